@@ -110,8 +110,6 @@ pub enum Refusal {
     ResponseTimeout,
     /// Neither HTTP/1.0 nor HTTP/1.1.
     HttpVersion,
-    /// The process is stopping.
-    Stopping,
     /// The PROXY protocol header is missing or malformed. There is no answer to it: the connection is closed.
     ProxyHeader(&'static str),
 }
@@ -129,7 +127,7 @@ impl Refusal {
             Refusal::TooManyConnections => (429, "Too Many Requests"),
             Refusal::HeadTooLarge | Refusal::TooManyHeaders => (431, "Request Header Fields Too Large"),
             Refusal::BackendUnreachable | Refusal::BackendMalformed(_) => (502, "Bad Gateway"),
-            Refusal::NoBackend | Refusal::NoDescriptors | Refusal::Stopping => (503, "Service Unavailable"),
+            Refusal::NoBackend | Refusal::NoDescriptors => (503, "Service Unavailable"),
             Refusal::ConnectTimeout | Refusal::ResponseTimeout => (504, "Gateway Timeout"),
             Refusal::HttpVersion => (505, "HTTP Version Not Supported"),
         }
@@ -155,7 +153,6 @@ impl Refusal {
             Refusal::ConnectTimeout => "no server was connected in time",
             Refusal::ResponseTimeout => "the server did not answer in time",
             Refusal::HttpVersion => "only HTTP/1.0 and HTTP/1.1 are spoken here",
-            Refusal::Stopping => "the proxy is stopping",
         }
     }
 }

@@ -79,9 +79,15 @@ pub struct Listener {
 pub enum Mode {
     /// An HTTP/1.1 request. The routes stand in the order in which to try them: the most specific host first,
     /// then the longest path, then as written; a listener's own `upstream` is the last, as a route for anything.
-    Http { routes: Vec<Route> },
+    Http {
+        /// Tried in this order.
+        routes: Vec<Route>,
+    },
     /// Nothing of ours: a tunnel from the first byte.
-    Tcp { pool: PoolId },
+    Tcp {
+        /// Where every client goes.
+        pool: PoolId,
+    },
 }
 
 /// Which PROXY protocol versions are accepted from clients (one of them is demanded).

@@ -1,0 +1,434 @@
+//! How values go together: from what is written to a plan, with every default.
+//!
+//! What costs nothing comes first; names are resolved last, so that a misspelt key does not wait for a resolver.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use log::LevelFilter;
+use toml::Spanned;
+
+use super::locate::{Fault, key, line};
+use super::pools;
+use super::values::{self, Edit, Wrong, did_you_mean, quoted, wrong};
+use super::{File, Integer, Resolve, Table, Text, Texts, Wait};
+use crate::plan::{
+    AccessTarget, Address, HostRule, Limits, Listener, Log, LogFormat, Mode, PathRule, Plan, PoolId,
+    ProxyHeaderIn, Route, Strictness, Tcp, Template, Timeouts, Trusted,
+};
+
+/// Checks everything.
+pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result<Plan, Fault> {
+    let upstreams = Upstreams::of(file)?;
+    let log = log(&file.log)?;
+    let timeouts = timeouts(&file.timeouts, &TIMEOUTS)?;
+    let drain_timeout = wait_or_off(&file.timeouts.drain, Some(seconds(30)))?;
+    let limits = limits(&file.limits)?;
+    let tcp = tcp(&file.tcp)?;
+    let listeners = listeners(file, text, &upstreams, &timeouts)?;
+    let mut pools = Vec::with_capacity(upstreams.written.len());
+    for (name, upstream) in &upstreams.written {
+        pools.push(pools::pool(name, upstream, text, &listeners, resolve)?);
+    }
+    Ok(Plan { listeners, pools, limits, tcp, log, drain_timeout })
+}
+
+/// Upstreams in the order written, which is also that of [`Plan::pools`].
+struct Upstreams<'a> {
+    written: Vec<(&'a Text, &'a Table<super::Upstream>)>,
+    ids: HashMap<&'a str, PoolId>,
+}
+
+impl<'a> Upstreams<'a> {
+    fn of(file: &'a File) -> Result<Upstreams<'a>, Fault> {
+        let mut written: Vec<_> = file.upstream.iter().collect();
+        written.sort_by_key(|(name, _)| name.span().start);
+        let mut ids = HashMap::new();
+        for (index, (name, _)) in written.iter().enumerate() {
+            let id = u16::try_from(index)
+                .map_err(|_| Fault::at(name, wrong("too many upstreams").help("at most 65536")))?;
+            ids.insert(name.get_ref().as_str(), PoolId(id));
+        }
+        Ok(Upstreams { written, ids })
+    }
+
+    /// What a key `upstream` refers to.
+    fn find(&self, name: &Text) -> Result<PoolId, Fault> {
+        if let Some(id) = self.ids.get(name.get_ref().as_str()) {
+            return Ok(*id);
+        }
+        let names: Vec<&str> = self.written.iter().map(|(name, _)| name.get_ref().as_str()).collect();
+        let message = wrong(format!("there is no upstream {}", quoted(name.get_ref())));
+        Err(Fault::at(
+            name,
+            match did_you_mean(name.get_ref(), &names) {
+                Some(near) => message.help(format!("did you mean {}?", quoted(near))),
+                None => message.help(format!("define it: [upstream.{}]", key(name.get_ref()))),
+            },
+        ))
+    }
+}
+
+fn log(written: &super::Log) -> Result<Log, Fault> {
+    let levels = [
+        ("off", LevelFilter::Off),
+        ("error", LevelFilter::Error),
+        ("warn", LevelFilter::Warn),
+        ("info", LevelFilter::Info),
+        ("debug", LevelFilter::Debug),
+        ("trace", LevelFilter::Trace),
+    ];
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let access = read(&written.access, |text| match text {
+        "off" => Ok(AccessTarget::Off),
+        "stderr" => Ok(AccessTarget::Stderr),
+        "stdout" => Ok(AccessTarget::Stdout),
+        path => values::file_path(path)
+            .map(AccessTarget::File)
+            .map_err(|wrong| wrong.help("\"off\", \"stderr\", \"stdout\" or the path of a file")),
+    })?;
+    Ok(Log {
+        level: choose(&written.level, LevelFilter::Info, &levels)?,
+        access: access.unwrap_or(AccessTarget::Stderr),
+        format: choose(&written.format, LogFormat::Text, &formats)?,
+        query: written.query,
+    })
+}
+
+pub(super) const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The waits of `[timeouts]` where nothing is written.
+const TIMEOUTS: Timeouts = Timeouts {
+    handshake: seconds(10),
+    connect: seconds(5),
+    response: seconds(60),
+    idle: None,
+    half_closed: Some(seconds(60)),
+    stalled: Some(seconds(60)),
+    lifetime: None,
+};
+
+/// The waits that are written, and for the rest the more general ones.
+fn timeouts(written: &super::Timeouts, general: &Timeouts) -> Result<Timeouts, Fault> {
+    Ok(Timeouts {
+        handshake: wait(&written.handshake, general.handshake)?,
+        connect: wait(&written.connect, general.connect)?,
+        response: wait(&written.response, general.response)?,
+        idle: wait_or_off(&written.idle, general.idle)?,
+        half_closed: wait_or_off(&written.half_closed, general.half_closed)?,
+        stalled: wait_or_off(&written.stalled, general.stalled)?,
+        lifetime: wait_or_off(&written.lifetime, general.lifetime)?,
+    })
+}
+
+fn limits(written: &super::Limits) -> Result<Limits, Fault> {
+    Ok(Limits {
+        max_connections: integer(&written.max_connections, 10_000, 1..=10_000_000)?,
+        max_connections_per_ip: integer(&written.max_connections_per_ip, 0, 0..=u32::MAX.into())?,
+        max_header_bytes: integer(&written.max_header_bytes, 16_384, 512..=1_048_576)?,
+        max_headers: integer(&written.max_headers, 100, 1..=1000)?,
+    })
+}
+
+/// What Linux takes for `TCP_KEEPIDLE`, in seconds.
+const KEEPALIVE_SECONDS_MAX: u64 = 32_767;
+
+/// What Linux takes for `TCP_USER_TIMEOUT`, in milliseconds: a positive `int`.
+const USER_TIMEOUT_MILLISECONDS_MAX: u64 = i32::MAX as u64;
+
+fn tcp(written: &super::Tcp) -> Result<Tcp, Fault> {
+    let keepalive = wait_or_off(&written.keepalive, Some(seconds(60)))?;
+    let keepalive_range = seconds(1)..=seconds(KEEPALIVE_SECONDS_MAX);
+    within(&written.keepalive, keepalive, keepalive_range, "\"1s\" to \"32767s\", or \"off\"")?;
+    let user_timeout = wait_or_off(&written.user_timeout, Some(seconds(60)))?;
+    let user_timeout_range = Duration::from_millis(1)..=Duration::from_millis(USER_TIMEOUT_MILLISECONDS_MAX);
+    within(&written.user_timeout, user_timeout, user_timeout_range, "\"1ms\" to \"24d\", or \"off\"")?;
+    Ok(Tcp { keepalive, user_timeout, backlog: integer(&written.backlog, 4096, 1..=65_535)? })
+}
+
+fn listeners(
+    file: &File,
+    text: &str,
+    upstreams: &Upstreams<'_>,
+    general: &Timeouts,
+) -> Result<Vec<Listener>, Fault> {
+    if file.listener.is_empty() {
+        let help = "[[listener]] with listen = \"0.0.0.0:8020\" and upstream = \"NAME\"";
+        return Err(Fault::file_lacks("listener", wrong("there is nothing to listen on").help(help)));
+    }
+    let mut listeners: Vec<Listener> = Vec::with_capacity(file.listener.len());
+    let mut places: HashMap<Address, usize> = HashMap::new();
+    for written in &file.listener {
+        let Some(listen) = &written.get_ref().listen else {
+            let wrong = wrong("this [[listener]] does not say where to listen");
+            return Err(Fault::lacks(written, "listen", wrong.help("such as listen = \"0.0.0.0:8020\"")));
+        };
+        let address = at(listen, values::listen_address(listen.get_ref()))?;
+        // Port 0 is a new port each time.
+        let any_port = matches!(&address, Address::Tcp(address) if address.port() == 0);
+        if let Some(first) = places.insert(address.clone(), line(text, listen)).filter(|_| !any_port) {
+            let message = format!("{} is already listened on, at line {first}", quoted(&address.to_string()));
+            return Err(Fault::at(listen, wrong(message).help("one [[listener]] for each address")));
+        }
+        listeners.push(listener(written, address, text, upstreams, general)?);
+    }
+    Ok(listeners)
+}
+
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http,
+    Tcp,
+}
+
+fn listener(
+    table: &Table<super::Listener>,
+    address: Address,
+    text: &str,
+    upstreams: &Upstreams<'_>,
+    general: &Timeouts,
+) -> Result<Listener, Fault> {
+    let written = table.get_ref();
+    let proxy_headers = [
+        ("off", None),
+        ("v1", Some(ProxyHeaderIn::V1)),
+        ("v2", Some(ProxyHeaderIn::V2)),
+        ("any", Some(ProxyHeaderIn::Any)),
+    ];
+    let protocol =
+        choose(&written.protocol, Protocol::Http, &[("http", Protocol::Http), ("tcp", Protocol::Tcp)])?;
+    if let Some(drain) = &written.timeouts.drain {
+        let wrong = wrong("a listener has no drain of its own: the whole process stops");
+        return Err(Fault::at(drain, wrong.help("drain stands in [timeouts]")));
+    }
+    let upstream = written.upstream.as_ref().map(|name| upstreams.find(name)).transpose()?;
+    let mode = match protocol {
+        Protocol::Http => http(table, text, upstreams, upstream)?,
+        Protocol::Tcp => tunnel(table, upstream)?,
+    };
+    Ok(Listener {
+        address,
+        mode,
+        proxy_header: choose(&written.proxy_protocol, None, &proxy_headers)?,
+        trusted_proxies: trusted(written.trusted_proxies.as_ref().map_or(&[], |list| list.get_ref()))?,
+        timeouts: timeouts(&written.timeouts, general)?,
+    })
+}
+
+fn tunnel(table: &Table<super::Listener>, upstream: Option<PoolId>) -> Result<Mode, Fault> {
+    let written = table.get_ref();
+    if let Some(route) = written.route.first() {
+        let wrong = wrong("a tcp listener has no routes: there is no host and no path in its bytes");
+        return Err(Fault::at(route, wrong.help("protocol = \"http\", or upstream in the listener itself")));
+    }
+    if let Some(trusted) = &written.trusted_proxies {
+        let wrong = wrong("a tcp listener has no X-Forwarded-* fields to trust anybody's");
+        return Err(Fault::at(trusted, wrong.help("proxy_protocol names a client's address to it")));
+    }
+    match upstream {
+        Some(pool) => Ok(Mode::Tcp { pool }),
+        None => {
+            let wrong = wrong("this tcp [[listener]] does not say where its tunnels go");
+            Err(Fault::lacks(table, "upstream", wrong.help("upstream = \"NAME\"")))
+        }
+    }
+}
+
+/// The routes in the order in which they are tried.
+fn http(
+    table: &Table<super::Listener>,
+    text: &str,
+    upstreams: &Upstreams<'_>,
+    upstream: Option<PoolId>,
+) -> Result<Mode, Fault> {
+    let mut routes: Vec<Route> = Vec::new();
+    let mut places: Vec<usize> = Vec::new();
+    for written in &table.get_ref().route {
+        let route = route(written, upstreams)?;
+        let same = |other: &Route| other.host == route.host && other.path == route.path;
+        if let Some(first) = routes.iter().position(same) {
+            let message = format!("the route at line {} is for the same host and path", places[first]);
+            let wrong = wrong(message).help("only one of them could ever match");
+            return Err(match (&written.get_ref().path, &written.get_ref().host) {
+                (Some(rule), _) | (None, Some(rule)) => Fault::at(rule, wrong),
+                (None, None) => Fault::at(written, wrong),
+            });
+        }
+        routes.push(route);
+        places.push(line(text, written));
+    }
+    routes.sort_by_key(rank);
+    match upstream {
+        Some(pool) => routes.push(catch_all(pool)),
+        None if routes.is_empty() => {
+            let wrong =
+                wrong("this [[listener]] has neither an upstream nor a route: it could only answer 404");
+            return Err(Fault::lacks(table, "upstream", wrong.help("upstream = \"NAME\"")));
+        }
+        None => {}
+    }
+    Ok(Mode::Http { routes })
+}
+
+/// Less is tried earlier: the more specific host, then the more specific path. (Two exact hosts, or two suffixes
+/// of one length, never match the same request.)
+fn rank(route: &Route) -> (u8, usize, u8, usize) {
+    // From the longest down.
+    let down = |text: &String| usize::MAX - text.len();
+    let (host, host_length) = match &route.host {
+        HostRule::Exact(_) => (0, 0),
+        HostRule::Suffix(suffix) => (1, down(suffix)),
+        HostRule::Any => (2, 0),
+    };
+    let (path, path_length) = match &route.path {
+        PathRule::Exact(_) => (0, 0),
+        PathRule::Prefix(prefix) => (1, down(prefix)),
+        PathRule::Any => (2, 0),
+    };
+    (host, host_length, path, path_length)
+}
+
+/// A listener's own `upstream`: a route for anything, with every default.
+fn catch_all(pool: PoolId) -> Route {
+    Route {
+        host: HostRule::Any,
+        path: PathRule::Any,
+        pool,
+        upgrade: vec!["websocket".to_owned()],
+        origins: Vec::new(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        strictness: Strictness::Strict,
+        set_headers: Vec::new(),
+        remove_headers: Vec::new(),
+    }
+}
+
+fn route(table: &Table<super::Route>, upstreams: &Upstreams<'_>) -> Result<Route, Fault> {
+    let written = table.get_ref();
+    let Some(upstream) = &written.upstream else {
+        let wrong = wrong("this [[listener.route]] does not say where its requests go");
+        return Err(Fault::lacks(table, "upstream", wrong.help("upstream = \"NAME\"")));
+    };
+    let default = catch_all(upstreams.find(upstream)?);
+    let strictness = [("strict", Strictness::Strict), ("lenient", Strictness::Lenient)];
+    Ok(Route {
+        host: read(&written.host, values::host_rule)?.unwrap_or(default.host),
+        path: read(&written.path, values::path_rule)?.unwrap_or(default.path),
+        pool: default.pool,
+        upgrade: match &written.upgrade {
+            Some(protocols) => distinct(protocols, values::protocol)?,
+            None => default.upgrade,
+        },
+        origins: distinct(&written.origins, values::origin)?,
+        allow: networks(&written.allow)?,
+        deny: networks(&written.deny)?,
+        strictness: choose(&written.handshake, default.strictness, &strictness)?,
+        set_headers: set_headers(written)?,
+        remove_headers: distinct(&written.remove_headers, |name| {
+            values::field_name(name, Edit::Remove).map(|()| name.to_ascii_lowercase())
+        })?,
+    })
+}
+
+fn set_headers(route: &super::Route) -> Result<Vec<(String, Template)>, Fault> {
+    let mut written: Vec<(&Text, &Text)> = route.set_headers.iter().collect();
+    written.sort_by_key(|(name, _)| name.span().start);
+    let mut fields: Vec<(String, Template)> = Vec::new();
+    for (name, value) in written {
+        at(name, values::field_name(name.get_ref(), Edit::Set))?;
+        if fields.iter().any(|(other, _)| other.eq_ignore_ascii_case(name.get_ref())) {
+            let message = format!("{} is set twice, in different case", quoted(name.get_ref()));
+            return Err(Fault::at(name, wrong(message).help("fields are the same in any case")));
+        }
+        fields.push((name.get_ref().clone(), at(value, values::template(value.get_ref()))?));
+    }
+    Ok(fields)
+}
+
+fn trusted(list: &[Text]) -> Result<Trusted, Fault> {
+    let mut trusted = Trusted::default();
+    for entry in list {
+        match entry.get_ref().as_str() {
+            "unix:" => trusted.unix = true,
+            network => trusted.networks.push(at(entry, values::network(network))?),
+        }
+    }
+    Ok(trusted)
+}
+
+fn networks(list: &Texts) -> Result<Vec<IpNet>, Fault> {
+    list.iter().map(|entry| at(entry, values::network(entry.get_ref()))).collect()
+}
+
+/// Gives what is wrong with a value its place.
+pub(super) fn at<T, V>(value: &Spanned<V>, result: Result<T, Wrong>) -> Result<T, Fault> {
+    result.map_err(|wrong| Fault::at(value, wrong))
+}
+
+/// An optional text, read.
+fn read<T>(text: &Option<Text>, read: impl Fn(&str) -> Result<T, Wrong>) -> Result<Option<T>, Fault> {
+    text.as_ref().map(|text| at(text, read(text.get_ref()))).transpose()
+}
+
+/// An optional text that is one of a few words.
+pub(super) fn choose<T: Copy>(text: &Option<Text>, default: T, choices: &[(&str, T)]) -> Result<T, Fault> {
+    Ok(read(text, |text| values::choice(text, choices))?.unwrap_or(default))
+}
+
+/// A list, each element of it read, and none there twice.
+fn distinct(list: &Texts, read: impl Fn(&str) -> Result<String, Wrong>) -> Result<Vec<String>, Fault> {
+    let mut values = Vec::with_capacity(list.len());
+    for entry in list {
+        let value = at(entry, read(entry.get_ref()))?;
+        if values.contains(&value) {
+            return Err(Fault::at(entry, wrong(format!("{} stands here twice", quoted(&value)))));
+        }
+        values.push(value);
+    }
+    Ok(values)
+}
+
+pub(super) fn wait(written: &Option<Wait>, default: Duration) -> Result<Duration, Fault> {
+    written.as_ref().map_or(Ok(default), |wait| at(wait, values::wait(&wait.get_ref().0)))
+}
+
+fn wait_or_off(written: &Option<Wait>, default: Option<Duration>) -> Result<Option<Duration>, Fault> {
+    written.as_ref().map_or(Ok(default), |wait| at(wait, values::wait_or_off(&wait.get_ref().0)))
+}
+
+/// A duration that the kernel must be able to take.
+fn within(
+    written: &Option<Wait>,
+    duration: Option<Duration>,
+    range: RangeInclusive<Duration>,
+    help: &str,
+) -> Result<(), Fault> {
+    match (written, duration) {
+        (Some(wait), Some(duration)) if !range.contains(&duration) => {
+            Err(Fault::at(wait, wrong(format!("{} is out of range", quoted(&wait.get_ref().0))).help(help)))
+        }
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
+}
+
+/// An optional integer within a range, which must fit in `T`.
+pub(super) fn integer<T: TryFrom<i64>>(
+    written: &Option<Integer>,
+    default: T,
+    range: RangeInclusive<i64>,
+) -> Result<T, Fault> {
+    let Some(written) = written else {
+        return Ok(default);
+    };
+    let number = *written.get_ref();
+    let fitting = T::try_from(number).ok().filter(|_| range.contains(&number));
+    fitting.ok_or_else(|| {
+        let help = format!("{} to {}", range.start(), range.end());
+        Fault::at(written, wrong(format!("{number} is out of range")).help(help))
+    })
+}
