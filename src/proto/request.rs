@@ -1,0 +1,297 @@
+//! The rules of a request: what it must say, whether it asks for an upgrade, and the request that is written to the
+//! server in its place.
+//!
+//! Nothing of the client's head is copied as it stands. The rebuilt request is written from the parsed fields: without
+//! those of one hop, without what a client could use to speak for somebody else, with ours in their place.
+
+use std::net::IpAddr;
+
+use super::head::{self, Fields, Framing, RequestHead, Version, put_field};
+use super::target::{self, Host};
+use super::upgrade::{self, Accept};
+use crate::error::Refusal;
+use crate::plan::{Piece, Route, Strictness, Template};
+
+/// A request head that keeps the rules of HTTP (RFC 9110 and 9112), as far as a proxy has to insist on them.
+#[derive(Debug)]
+pub struct Request<'b> {
+    /// The parts as they came.
+    pub head: RequestHead<'b>,
+    /// What the target means.
+    pub target: target::Parsed<'b>,
+    /// The authority as it came: of an absolute target, otherwise of `Host`. HTTP/1.0 may leave it out.
+    pub authority: Option<&'b [u8]>,
+    /// The same, as routes compare it.
+    pub host: Option<Host<'b>>,
+    /// How long its body is; `Unsaid`: none.
+    pub framing: Framing,
+}
+
+/// What is asked of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// One response.
+    Plain,
+    /// A tunnel.
+    Upgrade {
+        /// The protocol, in lower case.
+        protocol: String,
+        /// What the server must answer; `None` where that is not judged.
+        accept: Option<Accept>,
+    },
+}
+
+/// What the server is told about where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Introduction<'a> {
+    /// The address of whoever connected to us; `None` on a unix socket.
+    pub peer: Option<IpAddr>,
+    /// Whether that is a trusted proxy, whose own introduction is kept and extended.
+    pub trusted: bool,
+    /// The client's address, as far as it can be believed.
+    pub client: Option<IpAddr>,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// `Host` for a request that has none (HTTP/1.0).
+    pub host_fallback: &'a str,
+}
+
+/// Checks a request's head against the rules that do not depend on a route.
+pub fn read<'b>(head: RequestHead<'b>) -> Result<Request<'b>, Refusal> {
+    if head.method == "CONNECT" {
+        return Err(Refusal::ConnectMethod);
+    }
+    let target = target::parse(head.method, head.target).map_err(Refusal::BadRequest)?;
+    let host = match (head.fields.once("host"), head.version) {
+        (Ok(Some(host)), _) => Some(host),
+        (Ok(None), Version::Http10) => None,
+        (Ok(None), Version::Http11) => return Err(Refusal::BadRequest("Host is missing")),
+        (Err(_), _) => return Err(Refusal::BadRequest("Host is repeated")),
+    };
+    // Host is judged also where an absolute target overrides it: whoever reads it later may not be as careful.
+    let host_as_matched = host.map(target::authority).transpose().map_err(Refusal::BadRequest)?;
+    let (authority, host) = match target.authority.clone() {
+        Some((authority, host)) => (Some(authority.as_bytes()), Some(host)),
+        None => (host, host_as_matched),
+    };
+    let framing = head::framing(head.version, &head.fields).map_err(Refusal::BadRequest)?;
+    Ok(Request { head, target, authority, host, framing })
+}
+
+impl Request<'_> {
+    /// Whether a server can be asked again after one has failed: the method promises that twice is as good as once
+    /// (RFC 9110, 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.head.method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.head.version == Version::Http11
+            && self
+                .head
+                .fields
+                .list("expect")
+                .any(|expectation| expectation.eq_ignore_ascii_case(b"100-continue"))
+    }
+
+    /// The request id that a trusted proxy gave it, if it is one that can be passed on and logged as it is.
+    pub fn request_id(&self) -> Option<&str> {
+        const ID_BYTES_MAX: usize = 128;
+        let id = self.head.fields.once("x-request-id").ok()??;
+        let visible = id.iter().all(u8::is_ascii_graphic);
+        if id.is_empty() || id.len() > ID_BYTES_MAX || !visible { None } else { std::str::from_utf8(id).ok() }
+    }
+
+    /// The value of a parameter of the query string, as it came; the first one of that name.
+    pub fn query_value(&self, name: &str) -> Option<&[u8]> {
+        let (_, query) = self.head.target.split_once('?')?;
+        let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.as_bytes())
+    }
+
+    /// The value of a cookie, as it came; the first one of that name.
+    pub fn cookie(&self, name: &str) -> Option<&[u8]> {
+        let cookies = self.head.fields.all("cookie").flat_map(|value| value.split(|&byte| byte == b';'));
+        cookies
+            .filter_map(|cookie| cookie.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+            .next()
+    }
+}
+
+/// Decides whether a request becomes a tunnel on this route.
+///
+/// It asks for one when it is a `GET` of HTTP/1.1 without a body, `Connection` lists `upgrade`, and `Upgrade` names
+/// a protocol on the route's list. Any other request is a plain one, and its `Upgrade` is not passed on, as a server
+/// may ignore it (RFC 9110, 7.8): so `h2c` and `TLS` never reach one.
+pub fn wanted(request: &Request<'_>, route: &Route) -> Result<Wanted, Refusal> {
+    let RequestHead { method, version, ref fields, .. } = request.head;
+    let asks = method == "GET"
+        && version == Version::Http11
+        && fields.list("connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    let Some(protocol) = asks.then(|| carried(fields, route)).flatten() else {
+        return Ok(Wanted::Plain);
+    };
+    let websocket = protocol == "websocket";
+    match request.framing {
+        Framing::Unsaid | Framing::Length(0) => {}
+        Framing::Length(_) | Framing::Chunked if websocket => {
+            return Err(Refusal::BadRequest("a WebSocket request has no body"));
+        }
+        Framing::Length(_) | Framing::Chunked => return Ok(Wanted::Plain),
+    }
+    let accept = match route.strictness {
+        Strictness::Strict if websocket => Some(upgrade::judge_websocket(fields)?),
+        Strictness::Strict | Strictness::Lenient => None,
+    };
+    Ok(Wanted::Upgrade { protocol: protocol.to_owned(), accept })
+}
+
+/// The first protocol on offer that the route carries.
+fn carried<'r>(fields: &Fields<'_>, route: &'r Route) -> Option<&'r str> {
+    let known =
+        |offer: &[u8]| route.upgrade.iter().find(|known| offer.eq_ignore_ascii_case(known.as_bytes()));
+    fields.list("upgrade").find_map(known).map(String::as_str)
+}
+
+/// Whether a field speaks about where a request comes from, under its own name or one that some servers take for it
+/// (CGI makes `X_Real_IP` and `X-Real-IP` the same variable).
+fn introduces(name: &str) -> Introduces {
+    let begins = |prefix: &str| {
+        name.len() >= prefix.len()
+            && name.bytes().zip(prefix.bytes()).all(|(byte, wanted)| match byte {
+                b'_' => wanted == b'-',
+                byte => byte.eq_ignore_ascii_case(&wanted),
+            })
+    };
+    let alias = name.contains('_');
+    if alias && (begins("x-forwarded") || begins("x-real")) {
+        Introduces::Alias
+    } else if !alias && (begins("x-forwarded-") || name.eq_ignore_ascii_case("forwarded")) {
+        Introduces::ByTrust
+    } else if name.eq_ignore_ascii_case("x-real-ip") || name.eq_ignore_ascii_case("x-request-id") {
+        Introduces::Ours
+    } else {
+        Introduces::Nothing
+    }
+}
+
+/// What becomes of a client's field that says where the request comes from.
+enum Introduces {
+    /// It says nothing of the kind: it is passed on.
+    Nothing,
+    /// It is written by us alone.
+    Ours,
+    /// It is passed on for a trusted proxy (and those that we write ourselves are written anew).
+    ByTrust,
+    /// It is another spelling, which is never passed on.
+    Alias,
+}
+
+/// Writes the request for the server.
+pub fn rebuild(request: &Request<'_>, wanted: &Wanted, intro: &Introduction<'_>, route: &Route) -> Vec<u8> {
+    let fields = &request.head.fields;
+    let changed = |name: &str| {
+        route.set_headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
+            || route.remove_headers.iter().any(|removed| removed.eq_ignore_ascii_case(name))
+    };
+    let mut out = Vec::with_capacity(1024);
+    for part in [request.head.method, " ", &request.target.origin_form, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if !fields.iter().any(|field| field.is("host")) && !changed("host") {
+        put_field(&mut out, "Host", request.authority.unwrap_or(intro.host_fallback.as_bytes()));
+    }
+    let mut length_is_written = false;
+    for field in head::end_to_end(fields) {
+        let passed = match introduces(field.name) {
+            Introduces::Nothing => true,
+            Introduces::Ours | Introduces::Alias => false,
+            Introduces::ByTrust => intro.trusted && !written_by_us(field.name),
+        };
+        if !passed || changed(field.name) || (field.is("expect") && !request.expects_continue()) {
+            continue;
+        }
+        if field.is("host") {
+            put_field(&mut out, field.name, request.authority.unwrap_or(field.value));
+        } else if !field.is("content-length") {
+            put_field(&mut out, field.name, field.value);
+        } else if !std::mem::replace(&mut length_is_written, true) {
+            put_field(&mut out, field.name, field.value);
+        }
+    }
+    match wanted {
+        Wanted::Upgrade { protocol, .. } => {
+            put_field(&mut out, "Connection", b"Upgrade");
+            put_field(&mut out, "Upgrade", protocol.as_bytes());
+        }
+        Wanted::Plain => put_field(&mut out, "Connection", b"close"),
+    }
+    match request.framing {
+        Framing::Chunked => put_field(&mut out, "Transfer-Encoding", b"chunked"),
+        Framing::Unsaid | Framing::Length(_) => {}
+    }
+    introduce(request, intro, &changed, &mut out);
+    for (name, template) in &route.set_headers {
+        put_field(&mut out, name, &fill_in(template, request, intro));
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The `X-Forwarded-*` fields that are written below, whoever said them before.
+fn written_by_us(name: &str) -> bool {
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]
+        .iter()
+        .any(|ours| name.eq_ignore_ascii_case(ours))
+}
+
+/// Writes the fields that tell the server where the request comes from.
+fn introduce(
+    request: &Request<'_>,
+    intro: &Introduction<'_>,
+    changed: &impl Fn(&str) -> bool,
+    out: &mut Vec<u8>,
+) {
+    let fields = &request.head.fields;
+    let mut put = |name: &str, value: &[u8]| {
+        if !value.is_empty() && !changed(name) {
+            put_field(out, name, value);
+        }
+    };
+    let mut chain: Vec<&[u8]> = Vec::new();
+    if intro.trusted {
+        chain.extend(fields.list("x-forwarded-for"));
+    }
+    let peer = intro.peer.map(|peer| peer.to_string());
+    chain.extend(peer.as_deref().map(str::as_bytes));
+    put("X-Forwarded-For", &chain.join(&b", "[..]));
+    put("X-Forwarded-Proto", scheme(request, intro));
+    let said = fields.all("x-forwarded-host").next().filter(|_| intro.trusted);
+    put("X-Forwarded-Host", said.or(request.authority).unwrap_or_default());
+    put("X-Real-IP", intro.client.map(|client| client.to_string()).unwrap_or_default().as_bytes());
+    put("X-Request-ID", intro.request_id.as_bytes());
+}
+
+/// The scheme that the client used: ours, or what a trusted proxy said.
+fn scheme<'r>(request: &Request<'r>, intro: &Introduction<'_>) -> &'r [u8] {
+    let said = request.head.fields.all("x-forwarded-proto").next();
+    said.filter(|said| intro.trusted && !said.is_empty()).unwrap_or(b"http")
+}
+
+/// A header value with its variables filled in.
+fn fill_in(template: &Template, request: &Request<'_>, intro: &Introduction<'_>) -> Vec<u8> {
+    let mut value = Vec::new();
+    for piece in &template.0 {
+        match piece {
+            Piece::Text(text) => value.extend_from_slice(text.as_bytes()),
+            Piece::ClientIp => {
+                value.extend_from_slice(intro.client.map(|ip| ip.to_string()).unwrap_or_default().as_bytes());
+            }
+            Piece::Host => value.extend_from_slice(request.authority.unwrap_or_default()),
+            Piece::Scheme => value.extend_from_slice(scheme(request, intro)),
+            Piece::RequestId => value.extend_from_slice(intro.request_id.as_bytes()),
+        }
+    }
+    value
+}
