@@ -1,0 +1,192 @@
+//! One direction of a session at work: performs what `proto::flow` decides, within a budget.
+
+use std::time::Instant;
+
+use super::Turn;
+use super::engine::{Engine, Filled, Trouble};
+use super::transport::{Socket, Transport};
+use crate::proto::body::Body;
+use crate::proto::flow::{self, Op, Phase, View};
+
+/// What a flow carries: everything until the source ends, or one body.
+pub trait Cargo {
+    /// Moves the bytes that are passed on to the front, and says how many they are.
+    fn strain(&mut self, bytes: &mut [u8]) -> Result<usize, &'static str>;
+    /// Whether the last byte has been seen.
+    fn is_complete(&self) -> bool;
+    /// The source has ended: whether it may end here.
+    fn source_ended(&mut self) -> Result<(), Trouble>;
+}
+
+/// The bytes of a tunnel: all of them, unread.
+#[derive(Debug)]
+pub struct Everything;
+
+impl Cargo for Everything {
+    fn strain(&mut self, bytes: &mut [u8]) -> Result<usize, &'static str> {
+        Ok(bytes.len())
+    }
+
+    fn is_complete(&self) -> bool {
+        false
+    }
+
+    fn source_ended(&mut self) -> Result<(), Trouble> {
+        Ok(())
+    }
+}
+
+impl Cargo for Body {
+    fn strain(&mut self, bytes: &mut [u8]) -> Result<usize, &'static str> {
+        Body::strain(self, bytes).map(|strained| strained.kept).map_err(|error| error.0)
+    }
+
+    fn is_complete(&self) -> bool {
+        Body::is_complete(self)
+    }
+
+    fn source_ended(&mut self) -> Result<(), Trouble> {
+        Body::source_ended(self).map_err(|_| Trouble::Truncated)
+    }
+}
+
+/// What is done at the end of a flow, behind its last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// The sink is half-closed.
+    HalfClose,
+    /// Nothing: the sink is to hear more from somebody else, or is to be reset.
+    LeaveOpen,
+}
+
+/// Where a flow stands when it can do no more for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits for an edge.
+    Parked,
+    /// It could go on, but its budget is spent.
+    Spent,
+    /// It has finished.
+    Done,
+}
+
+/// One direction: bytes from a source to a sink.
+#[derive(Debug)]
+pub struct Flow {
+    phase: Phase,
+    engine: Engine,
+    /// Bytes that the sink has taken.
+    flushed: u64,
+    /// When bytes last came from the source.
+    pub filled_at: Instant,
+    /// When the sink last took bytes, or bytes began to wait for it.
+    flushed_at: Instant,
+}
+
+impl Flow {
+    /// A flow that begins with these bytes held.
+    pub fn new(held: Vec<u8>, now: Instant) -> Flow {
+        let engine = Engine::holding(held);
+        Flow { phase: Phase::Open, engine, flushed: 0, filled_at: now, flushed_at: now }
+    }
+
+    /// The flow of a body of which the first bytes have arrived already.
+    pub fn of_body(held: Vec<u8>, body: &Body, now: Instant) -> Flow {
+        let phase = if body.is_complete() { Phase::Ending } else { Phase::Open };
+        Flow { phase, ..Flow::new(held, now) }
+    }
+
+    /// Moves bytes until it parks, has finished, or has spent the budget of this turn.
+    pub fn advance<S: Socket>(
+        &mut self,
+        source: &mut Transport<S>,
+        sink: &mut Transport<S>,
+        cargo: &mut impl Cargo,
+        at_end: AtEnd,
+        turn: &mut Turn<'_>,
+    ) -> Result<Standing, Trouble> {
+        let mut budget = turn.flow_budget;
+        loop {
+            let view = View {
+                held: self.engine.held(),
+                room: self.engine.room(),
+                source_ready: source.is_readable(),
+                sink_ready: sink.is_writable(),
+            };
+            match flow::next(self.phase, view) {
+                Op::Flush => {
+                    let flushed = self.engine.flush(sink, turn.buffers)?;
+                    self.note_flushed(flushed, turn.now);
+                }
+                Op::Fill if budget == 0 => return Ok(Standing::Spent),
+                Op::Fill => {
+                    let reach = budget.min(turn.scratch.len());
+                    let scratch = &mut turn.scratch[..reach];
+                    let strain = |bytes: &mut [u8]| cargo.strain(bytes);
+                    match self.engine.fill(source, sink, scratch, turn.buffers, strain)? {
+                        Filled::Bytes { taken, flushed } => {
+                            budget -= taken;
+                            self.filled_at = turn.now;
+                            self.flushed_at = turn.now;
+                            self.flushed += flushed as u64;
+                            if cargo.is_complete() {
+                                self.phase = Phase::Ending;
+                            }
+                        }
+                        Filled::Blocked => {}
+                        Filled::End => {
+                            cargo.source_ended()?;
+                            self.filled_at = turn.now;
+                            self.phase = Phase::Ending;
+                        }
+                    }
+                }
+                Op::Finish => {
+                    match at_end {
+                        AtEnd::HalfClose => sink.finish(),
+                        AtEnd::LeaveOpen => {}
+                    }
+                    self.phase = Phase::Finished;
+                }
+                Op::Rest { on_source, on_sink } => {
+                    debug_assert!(on_source || on_sink, "a parked flow waits for something");
+                    return Ok(Standing::Parked);
+                }
+                Op::Done => return Ok(Standing::Done),
+            }
+        }
+    }
+
+    fn note_flushed(&mut self, flushed: usize, now: Instant) {
+        if flushed > 0 {
+            self.flushed += flushed as u64;
+            self.flushed_at = now;
+        }
+    }
+
+    /// Whether the source may still have something for this flow.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Drops what is held: the sink is no more.
+    pub fn give_up(&mut self) {
+        self.phase = Phase::Finished;
+        self.engine = Engine::default();
+    }
+
+    /// Since when bytes have waited for a sink that takes none.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.engine.held().then_some(self.flushed_at)
+    }
+
+    /// When bytes last moved at either end.
+    pub fn moved_at(&self) -> Instant {
+        self.filled_at.max(self.flushed_at)
+    }
+
+    /// Bytes that the sink has taken.
+    pub fn flushed(&self) -> u64 {
+        self.flushed
+    }
+}

@@ -1,0 +1,256 @@
+//! Where machines meet sockets: a session from accept to close.
+//!
+//! A session is one entry of the loop's slab. It is told of edges and deadlines, moves what it can, and answers with a
+//! [`Next`]: all that it may ask of the loop. It knows neither the loop nor its poll, so every part of it runs in tests
+//! on a scripted [`Socket`](transport::Socket).
+
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::balance::Balancer;
+use crate::error::{Outcome, Refusal, Side};
+use crate::limit::PerAddress;
+use crate::plan::{BackendId, Plan, Timeouts};
+
+pub mod closing;
+pub mod engine;
+pub mod exchange;
+pub mod flow;
+pub mod journal;
+pub mod opening;
+pub mod relay;
+pub mod story;
+pub mod transport;
+
+use closing::Closing;
+use engine::Buffers;
+use exchange::Exchange;
+use journal::Journal;
+use opening::{Opened, Opening};
+use relay::Relay;
+use story::Story;
+use transport::{Edges, Socket, Transport};
+
+/// A session, in the state that it is in.
+#[derive(Debug)]
+pub enum Session<S> {
+    /// From accept until bytes may flow.
+    Opening(Box<Opening<S>>),
+    /// A tunnel.
+    Relaying(Relay<S>),
+    /// A plain request and its response.
+    Exchanging(Box<Exchange<S>>),
+    /// The last words.
+    Closing(Box<Closing<S>>),
+    /// Between two states, and after a panic between them.
+    Gone,
+}
+
+/// What a session asks of the loop.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing until an edge, or until this deadline.
+    Park {
+        /// `None`: an edge alone.
+        deadline: Option<Instant>,
+    },
+    /// Another turn: there is more to do than one turn may take.
+    Yield,
+    /// A socket to this backend.
+    Dial(BackendId),
+    /// The response has been passed on: the session's last line, then the client is lingered over.
+    Linger(Outcome),
+    /// The end, with a last line.
+    Close(Outcome),
+    /// The end of a session whose last line is written.
+    End,
+}
+
+/// What a session holds of things that are counted, given back by the loop when it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holds {
+    /// Counted among the sessions of this address.
+    pub address: Option<IpAddr>,
+    /// Counted among the sessions of this backend.
+    pub backend: Option<BackendId>,
+}
+
+/// What a session may use while it works: the loop's own, lent for a turn.
+pub struct Turn<'a> {
+    /// The time, read once a turn.
+    pub now: Instant,
+    /// The same as a date.
+    pub wall: SystemTime,
+    /// The configuration.
+    pub plan: &'a Plan,
+    /// The waits of this session.
+    pub timeouts: &'a Timeouts,
+    /// The choice among servers.
+    pub balancer: &'a mut Balancer,
+    /// Sessions per client address.
+    pub addresses: &'a mut PerAddress,
+    /// What this session holds.
+    pub holds: &'a mut Holds,
+    /// Buffers for bytes that have to wait.
+    pub buffers: &'a mut Buffers,
+    /// Where bytes are read to.
+    pub scratch: &'a mut [u8],
+    /// Bytes that one direction may move in this turn.
+    pub flow_budget: usize,
+    /// Random numbers: ids, choices.
+    pub dice: &'a mut fastrand::Rng,
+    /// The access log.
+    pub journal: &'a mut Journal,
+}
+
+impl Turn<'_> {
+    /// Counts this session among those of a client's address, or says that they are too many.
+    pub fn admit(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        if !self.addresses.admit(address) {
+            return Err(Refusal::TooManyConnections);
+        }
+        debug_assert!(self.holds.address.is_none(), "a session is admitted once");
+        self.holds.address = Some(address);
+        Ok(())
+    }
+
+    /// Counts this session among those of a backend, and no longer of the one before.
+    pub fn lean_on(&mut self, backend: BackendId) {
+        self.let_go();
+        self.balancer.opened(backend);
+        self.holds.backend = Some(backend);
+    }
+
+    /// The session is no longer a backend's.
+    pub fn let_go(&mut self) {
+        if let Some(backend) = self.holds.backend.take() {
+            self.balancer.closed(backend);
+        }
+    }
+
+    /// A backend has failed this session.
+    pub fn blame(&mut self, id: BackendId, reason: &str) {
+        let went_out = self.balancer.failed(self.plan, id, self.now);
+        let pool = &self.plan.pools[usize::from(id.pool.0)];
+        let server = &pool.backends[usize::from(id.index)].name;
+        let (upstream, what) = (&pool.name, if went_out { "failed and is out for now" } else { "failed" });
+        log::warn!("server {server} of upstream {upstream} {what}: {reason}");
+    }
+
+    /// Writes the line of a tunnel that has opened.
+    pub fn log_open(&mut self, story: &Story) {
+        self.journal.open(story, self.plan, self.now, self.wall);
+    }
+
+    /// Writes the last line of a session.
+    pub fn log_close(&mut self, story: &Story, outcome: &Outcome) {
+        self.journal.close(story, outcome, self.plan, self.now, self.wall);
+    }
+}
+
+/// A deadline: `timeout` after `since`, where both are.
+fn earliest(since: Option<Instant>, timeout: Option<Duration>) -> Option<Instant> {
+    Some(since? + timeout?)
+}
+
+impl<S: Socket> Session<S> {
+    /// Takes note of an event at one of its sockets.
+    pub fn mark(&mut self, side: Side, edges: Edges) {
+        match self {
+            Session::Opening(opening) => opening.mark(side, edges),
+            Session::Relaying(relay) => relay.mark(side, edges),
+            Session::Exchanging(exchange) => exchange.mark(side, edges),
+            Session::Closing(closing) => closing.mark(side, edges),
+            Session::Gone => {}
+        }
+    }
+
+    /// Does what can be done now.
+    pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
+        loop {
+            match self {
+                Session::Relaying(relay) => return relay.advance(turn),
+                Session::Closing(closing) => return closing.advance(turn),
+                Session::Exchanging(exchange) => match exchange.advance(turn) {
+                    Next::Linger(outcome) => self.linger(&outcome, turn),
+                    next => return next,
+                },
+                Session::Opening(_) => {
+                    let Session::Opening(opening) = std::mem::replace(self, Session::Gone) else {
+                        unreachable!("it was matched a line ago")
+                    };
+                    match opening.advance(turn) {
+                        Opened::NotYet(opening, next) => {
+                            *self = Session::Opening(opening);
+                            return next;
+                        }
+                        Opened::Into(session) => *self = session,
+                    }
+                }
+                Session::Gone => return Next::End,
+            }
+        }
+    }
+
+    /// A response has been passed on: the server is left, the client listened to for a moment.
+    fn linger(&mut self, outcome: &Outcome, turn: &mut Turn<'_>) {
+        if let Session::Exchanging(exchange) = std::mem::replace(self, Session::Gone) {
+            let (client, story) = exchange.part();
+            turn.log_close(&story, outcome);
+            turn.let_go();
+            *self = Session::Closing(Box::new(Closing::linger(client, turn.now)));
+        }
+    }
+
+    /// The loop has dialed, or could not.
+    pub fn dialed(&mut self, socket: io::Result<Transport<S>>) {
+        match self {
+            Session::Opening(opening) => opening.dialed(socket),
+            Session::Relaying(_) | Session::Exchanging(_) | Session::Closing(_) | Session::Gone => {
+                debug_assert!(false, "only an opening asks for a socket");
+            }
+        }
+    }
+
+    /// A deadline that it asked for has come.
+    pub fn expire(&mut self, turn: &mut Turn<'_>) -> Next {
+        match self {
+            Session::Opening(_) => {
+                let Session::Opening(opening) = std::mem::replace(self, Session::Gone) else {
+                    unreachable!("it was matched a line ago")
+                };
+                match opening.expire(turn) {
+                    Opened::NotYet(opening, next) => {
+                        *self = Session::Opening(opening);
+                        next
+                    }
+                    Opened::Into(session) => {
+                        *self = session;
+                        self.advance(turn)
+                    }
+                }
+            }
+            Session::Relaying(relay) => relay.expire(turn),
+            Session::Exchanging(exchange) => exchange.expire(turn),
+            Session::Closing(closing) => closing.expire(turn),
+            Session::Gone => Next::End,
+        }
+    }
+
+    /// Whether it is a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self, Session::Relaying(_))
+    }
+
+    /// Closes its sockets, and gives back its story where the last line is not written yet.
+    pub fn close(self) -> Option<Box<Story>> {
+        match self {
+            Session::Opening(opening) => Some(opening.close()),
+            Session::Relaying(relay) => Some(relay.close()),
+            Session::Exchanging(exchange) => Some(exchange.close()),
+            Session::Closing(closing) => closing.close(),
+            Session::Gone => None,
+        }
+    }
+}

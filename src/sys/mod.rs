@@ -1,0 +1,137 @@
+//! What we ask of the kernel beyond reading and writing: sockets with their options, the close that is a reset, the
+//! descriptor limit. The only place for `unsafe` and libc; nothing of ours is known here.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+/// Options of a TCP socket. Set on a listening socket they are inherited by what it accepts (tcp(7)), so an accepted
+/// socket costs no call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpOptions {
+    /// Idle time before the first keepalive probe.
+    pub keepalive: Option<Duration>,
+    /// How long sent data may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+}
+
+impl TcpOptions {
+    fn apply(&self, socket: &Socket) -> io::Result<()> {
+        // A tunnel's small messages must not wait for the acknowledgement of the last one.
+        socket.set_tcp_nodelay(true)?;
+        if let Some(time) = self.keepalive {
+            // Six probes in the time of the first wait: a vanished peer is found in about twice that time.
+            let interval = (time / 6).max(Duration::from_secs(1));
+            let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(timeout) = self.user_timeout {
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+        Ok(())
+    }
+}
+
+/// Binds and listens on a TCP address. An IPv6 address takes IPv6 clients only, so that `0.0.0.0` and `[::]` can stand
+/// side by side with the same port.
+pub fn listen_tcp(address: SocketAddr, backlog: u32, options: &TcpOptions) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    options.apply(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Binds and listens on a unix socket's path. A socket file that nobody listens on any more is replaced; anything
+/// else at that path is left alone.
+pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = SockAddr::unix(path)?;
+    match socket.bind(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            std::fs::remove_file(path)?;
+            socket.bind(&address)?;
+        }
+        bound => bound?,
+    }
+    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && UnixStream::connect(path).is_err_and(refused)
+}
+
+/// Begins to connect to a TCP address. The socket is writable when that has ended, well or badly.
+pub fn dial_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    options.apply(&socket)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}
+
+/// Connects to a unix socket, which is done at once or not at all (`EAGAIN`: its backlog is full).
+pub fn dial_unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+        Err(error) => Err(error),
+        Ok(()) => Ok(OwnedFd::from(socket).into()),
+    }
+}
+
+/// Makes the close that follows a reset: what is still unsent is dropped, and the peer is told (`SO_LINGER` of 0, socket(7)).
+pub fn make_close_a_reset(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+/// Whether an error says that this process or machine has run out of what sockets are made of, so that neither the
+/// peer nor the address is to blame.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(code) => {
+            [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL].contains(&code)
+        }
+        None => false,
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one (getrlimit(2)) and says how many there are.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit that lives longer than the call, which writes nothing else.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: `raised` is a valid rlimit that lives longer than the call, which only reads it.
+    if limit.rlim_cur < limit.rlim_max && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(raised.rlim_cur)
+}
