@@ -1,5 +1,66 @@
+//! # adit
+//!
+//! A reverse proxy and load balancer for WebSocket and TCP tunnels. It reads one HTTP/1.1 handshake, rebuilds it for the
+//! server that it chooses, checks the server's answer, and is from then on nothing but two sockets and the bytes between
+//! them:
+//!
+//! ```text
+//!             handshake: read, judged, rebuilt
+//!   client  ------------------------------------->  server
+//!           <-------------------------------------
+//!                      101: verified
+//!
+//!           ==== up ====>  [    ]  ==== up ====>
+//!   client                  adit                    server
+//!           <=== down ===  [    ]  <=== down ===
+//! ```
+//!
+//! A proxy inside another program:
+//!
+//! ```no_run
+//! use adit::{Config, Proxy};
+//!
+//! let config = r#"
+//!     [[listener]]
+//!     listen = "127.0.0.1:8020"
+//!     upstream = "websocket"
+//!
+//!     [upstream.websocket]
+//!     servers = ["127.0.0.1:8010"]
+//! "#;
+//! let proxy = Proxy::bind(Config::from_toml(config)?.check()?)?;
+//! let handle = proxy.handle(); // to drain or stop it from another thread
+//! proxy.run()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A host with a loop of its own calls [`Proxy::turn`] instead of [`Proxy::run`]. The library starts no threads, installs no
+//! signal handlers, no logger and no panic hook; those are the binary's.
+
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
-#![doc = "Skeleton: see the modules."]
+
+pub mod access_log;
+mod balance;
+pub mod config;
 pub mod error;
+mod event_loop;
+#[doc(hidden)]
+pub mod fuzz;
+mod limit;
+pub mod log_writer;
 pub mod plan;
+mod proto;
+mod proxy;
+mod route;
+mod session;
+mod stats;
+mod sys;
+mod timer;
+
+pub use config::Config;
+pub use error::{ConfigError, StartError};
+pub use plan::{Address, Plan};
+pub use proxy::{Handle, Proxy, Status};
+pub use stats::Snapshot;
+pub use sys::raise_descriptor_limit;

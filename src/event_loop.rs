@@ -1,0 +1,585 @@
+//! The loop: one thread, one poll, one slab of sessions.
+//!
+//! A turn polls, marks what became ready, lets those sessions advance and settles what each of them asks for, accepts,
+//! expires timers, and at last frees the slots of sessions that ended. This is the only place that knows `Poll`, the
+//! slab and the clock; sessions talk to it by returning [`Next`].
+//!
+//! Each socket is registered once, for both directions, edge-triggered, and closed without deregistering (epoll(7):
+//! closing the only descriptor takes it out). A slot is freed at the end of the turn in which its session ended, so an
+//! event of this turn cannot meet a stranger in it, and a closed socket has no events in the next.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use slab::Slab;
+
+use crate::balance::Balancer;
+use crate::error::{Outcome, Side, StartError};
+use crate::limit::PerAddress;
+use crate::plan::{Address, BackendId, Plan};
+use crate::proxy::Command;
+use crate::session::engine::{Buffers, FILL_BYTES_MAX};
+use crate::session::journal::{Journal, Sink};
+use crate::session::opening::Opening;
+use crate::session::story::Story;
+use crate::session::transport::{Edges, Stream, Transport};
+use crate::session::{Holds, Next, Session, Turn};
+use crate::stats::Stats;
+use crate::sys::{self, TcpOptions};
+use crate::timer::Timers;
+
+/// Events taken from the kernel at once: beyond this a larger batch saves nothing, below it calls add up.
+const EVENTS_MAX: usize = 256;
+
+/// Clients that one listener may bring in a turn, so that a crowd at the door does not stop those inside.
+const ACCEPT_BUDGET: usize = 64;
+
+/// How long accepting pauses when the process or the machine has run out of descriptors or memory, unless a session
+/// ends before that. Long enough not to spin, short enough not to be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const WAKER: Token = Token(usize::MAX);
+
+/// The loop and all that it owns.
+pub struct EventLoop {
+    poll: Poll,
+    events: Events,
+    commands: Receiver<Command>,
+    plan: Arc<Plan>,
+    tcp_options: TcpOptions,
+    doors: Vec<Door>,
+    /// The first token of sessions: those below are the doors'.
+    first_session_token: usize,
+    slots: Slab<Slot>,
+    timers: Timers,
+    /// Sessions to advance in this turn.
+    ready: VecDeque<usize>,
+    /// Sessions that had more to do than their last turn allowed: they come behind what became ready meanwhile.
+    yielded: VecDeque<usize>,
+    /// Slots to free at the end of the turn.
+    ended: Vec<usize>,
+    /// Accepting pauses until then.
+    accept_paused: Option<Instant>,
+    /// Whether the pause has been logged: once for each time we run out.
+    exhaustion_is_logged: bool,
+    phase: Phase,
+    clock: Clock,
+    tools: Tools,
+    stats: Arc<Stats>,
+}
+
+/// What sessions are lent while they work.
+struct Tools {
+    balancer: Balancer,
+    addresses: PerAddress,
+    buffers: Buffers,
+    scratch: Vec<u8>,
+    dice: fastrand::Rng,
+    journal: Journal,
+}
+
+/// A session and what the loop keeps beside it.
+struct Slot {
+    session: Session<Stream>,
+    holds: Holds,
+    listener: u16,
+    /// Whether it stands in a queue, so that it stands there once.
+    queued: bool,
+    /// Whether it has ended; the slot is freed at the end of the turn.
+    over: bool,
+}
+
+/// Whether the loop takes in clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Asked to stop: no door is open, sessions may end by themselves until then (`None`: as long as they like).
+    Draining(Option<Instant>),
+    /// Asked to stop at once.
+    Stopped,
+}
+
+/// A listening socket, and whether clients may be waiting there.
+struct Door {
+    socket: DoorSocket,
+    address: Address,
+    ready: bool,
+}
+
+enum DoorSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Door {
+    fn open(address: &Address, backlog: u32, options: &TcpOptions) -> io::Result<Door> {
+        let (socket, address) = match address {
+            Address::Tcp(address) => {
+                let socket = TcpListener::from_std(sys::listen_tcp(*address, backlog, options)?);
+                let bound = socket.local_addr()?;
+                (DoorSocket::Tcp(socket), Address::Tcp(bound))
+            }
+            Address::Unix(path) => {
+                let socket = UnixListener::from_std(sys::listen_unix(path, backlog)?);
+                (DoorSocket::Unix(socket), Address::Unix(path.clone()))
+            }
+        };
+        Ok(Door { socket, address, ready: false })
+    }
+
+    fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match &self.socket {
+            DoorSocket::Tcp(socket) => {
+                socket.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)))
+            }
+            DoorSocket::Unix(socket) => socket.accept().map(|(stream, _)| (Stream::Unix(stream), None)),
+        }
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match &mut self.socket {
+            DoorSocket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+            DoorSocket::Unix(socket) => registry.register(socket, token, Interest::READABLE),
+        }
+    }
+}
+
+/// A unix socket's file goes with its listener.
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Address::Unix(path) = &self.address {
+            drop(std::fs::remove_file::<&PathBuf>(path));
+        }
+    }
+}
+
+/// The time, read once a turn; the date follows it, and is set anew every second.
+struct Clock {
+    now: Instant,
+    date_read_at: Instant,
+    date: SystemTime,
+}
+
+impl Clock {
+    fn read() -> Clock {
+        let now = Instant::now();
+        Clock { now, date_read_at: now, date: SystemTime::now() }
+    }
+
+    fn tick(&mut self) {
+        self.now = Instant::now();
+        if self.now.duration_since(self.date_read_at) >= Duration::from_secs(1) {
+            self.date_read_at = self.now;
+            self.date = SystemTime::now();
+        }
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.date + self.now.duration_since(self.date_read_at)
+    }
+}
+
+/// What a session is asked to do.
+#[derive(Clone, Copy)]
+enum Work {
+    Advance,
+    Expire,
+}
+
+impl EventLoop {
+    /// Opens every listener of the plan. Nothing half-starts: where one cannot be opened none stays open.
+    pub fn new(plan: Plan, commands: Receiver<Command>) -> Result<(EventLoop, Waker), StartError> {
+        let poll = Poll::new().map_err(StartError::EventLoop)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?;
+        let tcp_options = TcpOptions { keepalive: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout };
+        let mut doors = Vec::with_capacity(plan.listeners.len());
+        for (index, listener) in plan.listeners.iter().enumerate() {
+            let failed = |error| StartError::Listen { address: listener.address.to_string(), error };
+            let mut door = Door::open(&listener.address, plan.tcp.backlog, &tcp_options).map_err(failed)?;
+            door.register(poll.registry(), Token(index)).map_err(StartError::EventLoop)?;
+            doors.push(door);
+        }
+        let tools = Tools {
+            balancer: Balancer::new(&plan),
+            addresses: PerAddress::new(plan.limits.max_connections_per_ip),
+            buffers: Buffers::default(),
+            scratch: vec![0; FILL_BYTES_MAX],
+            dice: fastrand::Rng::new(),
+            journal: Journal::default(),
+        };
+        let event_loop = EventLoop {
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            commands,
+            tcp_options,
+            first_session_token: doors.len(),
+            doors,
+            plan: Arc::new(plan),
+            slots: Slab::new(),
+            timers: Timers::new(),
+            ready: VecDeque::new(),
+            yielded: VecDeque::new(),
+            ended: Vec::new(),
+            accept_paused: None,
+            exhaustion_is_logged: false,
+            phase: Phase::Serving,
+            clock: Clock::read(),
+            tools,
+            stats: Arc::default(),
+        };
+        Ok((event_loop, waker))
+    }
+
+    /// Session lines go to `sink` from now on.
+    pub fn set_access_log(&mut self, sink: Sink) {
+        self.tools.journal.set_sink(sink);
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Where it listens.
+    pub fn local_addrs(&self) -> Vec<Address> {
+        self.doors.iter().map(|door| door.address.clone()).collect()
+    }
+
+    /// Whether it was asked to stop and has nothing left to do.
+    pub fn is_over(&self) -> bool {
+        self.phase != Phase::Serving && self.slots.is_empty()
+    }
+
+    /// One pass. Waits for something to do, at most `timeout`.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let wait = self.wait(timeout);
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        self.clock.tick();
+        if self.mark() {
+            self.obey();
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.append(&mut self.yielded);
+        for key in ready.drain(..) {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.queued = false;
+            }
+            self.work(key, Work::Advance);
+        }
+        self.ready = ready; // for its room
+        self.accept();
+        self.expire();
+        self.reap();
+        Ok(())
+    }
+
+    /// How long the poll may sleep.
+    fn wait(&self, timeout: Option<Duration>) -> Option<Duration> {
+        if !self.yielded.is_empty() || (self.may_accept() && self.doors.iter().any(|door| door.ready)) {
+            return Some(Duration::ZERO);
+        }
+        let drain = match self.phase {
+            Phase::Draining(deadline) => deadline,
+            Phase::Serving | Phase::Stopped => None,
+        };
+        let next = [self.timers.next(), self.accept_paused, drain].into_iter().flatten().min();
+        match next {
+            None => timeout,
+            Some(next) => {
+                // The clock of the last turn is a little behind: the poll may wake late by that, never early. A wait
+                // is rounded up to the millisecond by the kernel's side of mio.
+                let until = next.saturating_duration_since(self.clock.now);
+                Some(timeout.map_or(until, |timeout| timeout.min(until)))
+            }
+        }
+    }
+
+    /// When the loop wants its next turn at the latest; `None`: when there are events.
+    pub fn next_turn(&self) -> Option<Instant> {
+        self.wait(None).map(|wait| self.clock.now + wait)
+    }
+
+    /// Marks what the poll brought, and queues the sessions it is about. Says whether there are commands.
+    fn mark(&mut self) -> bool {
+        let mut called = false;
+        for event in &self.events {
+            if event.token() == WAKER {
+                called = true;
+                continue;
+            }
+            let Some(token) = event.token().0.checked_sub(self.first_session_token) else {
+                if let Some(door) = self.doors.get_mut(event.token().0) {
+                    door.ready = true;
+                }
+                continue;
+            };
+            let (key, side) = (token / 2, if token % 2 == 0 { Side::Client } else { Side::Server });
+            // A session that ended in an earlier turn has no events, one that ended in this turn keeps its slot.
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            slot.session.mark(side, edges(event));
+            if !slot.queued {
+                slot.queued = true;
+                self.ready.push_back(key);
+            }
+        }
+        called
+    }
+
+    fn token(&self, key: usize, side: Side) -> Token {
+        Token(self.first_session_token + 2 * key + usize::from(side == Side::Server))
+    }
+
+    /// Lets a session work, and settles what it asks for.
+    fn work(&mut self, key: usize, work: Work) {
+        let next = self.lend(key, work);
+        self.settle(key, next);
+    }
+
+    /// Lends a session the loop's tools. A panic in there is a bug of ours that ends this session and no other.
+    fn lend(&mut self, key: usize, work: Work) -> Next {
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.over) else { return Next::End };
+        let plan = Arc::as_ref(&self.plan);
+        let mut turn = Turn {
+            now: self.clock.now,
+            wall: self.clock.wall(),
+            plan,
+            timeouts: &plan.listeners[usize::from(slot.listener)].timeouts,
+            balancer: &mut self.tools.balancer,
+            addresses: &mut self.tools.addresses,
+            holds: &mut slot.holds,
+            buffers: &mut self.tools.buffers,
+            scratch: &mut self.tools.scratch,
+            flow_budget: FILL_BYTES_MAX,
+            dice: &mut self.tools.dice,
+            journal: &mut self.tools.journal,
+        };
+        let session = &mut slot.session;
+        let worked = catch_unwind(AssertUnwindSafe(|| match work {
+            Work::Advance => session.advance(&mut turn),
+            Work::Expire => session.expire(&mut turn),
+        }));
+        worked.unwrap_or_else(|_| {
+            self.stats.panicked();
+            log::error!("a session has been ended by a bug of adit's; the others go on");
+            Next::Close(Outcome::Panicked)
+        })
+    }
+
+    /// Does what a session asked for: the one place where sockets are dialed, timers set, slots given up.
+    fn settle(&mut self, key: usize, mut next: Next) {
+        loop {
+            match next {
+                Next::Park { deadline } => return self.timers.set(key, deadline),
+                Next::Yield => {
+                    let slot = &mut self.slots[key];
+                    if !slot.queued {
+                        slot.queued = true;
+                        self.yielded.push_back(key);
+                    }
+                    return;
+                }
+                Next::Dial(backend) => {
+                    let socket = self.dial(key, backend);
+                    self.slots[key].session.dialed(socket);
+                    next = self.lend(key, Work::Advance);
+                }
+                Next::Close(outcome) | Next::Linger(outcome) => return self.close(key, Some(&outcome)),
+                Next::End => return self.close(key, None),
+            }
+        }
+    }
+
+    /// Begins to connect to a backend.
+    fn dial(&mut self, key: usize, id: BackendId) -> io::Result<Transport<Stream>> {
+        let token = self.token(key, Side::Server);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
+            Address::Tcp(address) => {
+                let mut stream = TcpStream::from_std(sys::dial_tcp(*address, &self.tcp_options)?);
+                self.poll.registry().register(&mut stream, token, both)?;
+                Ok(Transport::new(Stream::Tcp(stream)))
+            }
+            Address::Unix(path) => {
+                let mut stream = UnixStream::from_std(sys::dial_unix(path)?);
+                self.poll.registry().register(&mut stream, token, both)?;
+                Ok(Transport::connected(Stream::Unix(stream)))
+            }
+        }
+    }
+
+    /// Ends a session: closes its sockets, writes its last line unless it is written, gives back what it held.
+    fn close(&mut self, key: usize, outcome: Option<&Outcome>) {
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.over) else { return };
+        slot.over = true;
+        let session = std::mem::replace(&mut slot.session, Session::Gone);
+        self.stats.session_closed(session.is_tunnel());
+        // A session that has panicked may do so again.
+        let story = catch_unwind(AssertUnwindSafe(|| session.close())).unwrap_or_default();
+        if let (Some(story), Some(outcome)) = (story, outcome) {
+            let (now, wall) = (self.clock.now, self.clock.wall());
+            self.tools.journal.close(&story, outcome, &self.plan, now, wall);
+        }
+        if let Some(backend) = slot.holds.backend {
+            self.tools.balancer.closed(backend);
+        }
+        if let Some(address) = slot.holds.address {
+            self.tools.addresses.leave(address);
+        }
+        self.timers.clear(key);
+        self.ended.push(key);
+    }
+
+    fn may_accept(&self) -> bool {
+        self.accept_paused.is_none() && self.slots.len() < self.plan.limits.max_connections
+    }
+
+    /// Takes in the clients that wait, a budget of them for each listener.
+    fn accept(&mut self) {
+        if self.accept_paused.is_some_and(|until| until <= self.clock.now) {
+            self.accept_paused = None;
+        }
+        for index in 0..self.doors.len() {
+            for _ in 0..ACCEPT_BUDGET {
+                if !self.doors[index].ready || !self.may_accept() {
+                    break;
+                }
+                match self.doors[index].accept() {
+                    Ok((stream, peer)) => self.admit(index, stream, peer),
+                    Err(error) => self.judge_accept_error(index, &error),
+                }
+            }
+        }
+    }
+
+    /// No error of accept(2) is a reason to stop for good: most are about the client that was just to be accepted.
+    fn judge_accept_error(&mut self, index: usize, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                self.doors[index].ready = false;
+                self.exhaustion_is_logged = false;
+            }
+            io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied => {}
+            // Out of descriptors or memory, or something unheard of: trying again at once would only spin.
+            _ => {
+                self.accept_paused = Some(self.clock.now + ACCEPT_PAUSE);
+                if !std::mem::replace(&mut self.exhaustion_is_logged, true) {
+                    let address = &self.doors[index].address;
+                    log::error!("cannot accept on {address}, going on as soon as possible: {error}");
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, index: usize, mut stream: Stream, peer: Option<SocketAddr>) {
+        let entry = self.slots.vacant_entry();
+        let key = entry.key();
+        let token = Token(self.first_session_token + 2 * key);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registered = match &mut stream {
+            Stream::Tcp(stream) => self.poll.registry().register(stream, token, both),
+            Stream::Unix(stream) => self.poll.registry().register(stream, token, both),
+        };
+        if let Err(error) = registered {
+            log::error!("cannot watch a client's socket, which is closed: {error}");
+            return;
+        }
+        let mut id = [0; 16];
+        self.tools.dice.fill(&mut id);
+        // An IPv4 client of an IPv6 socket is an IPv4 client.
+        let peer = peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+        let listener = index as u16; // a plan has no more
+        let story = Box::new(Story::new(id, peer, listener, self.clock.now));
+        let session = Session::Opening(Box::new(Opening::new(Transport::connected(stream), story)));
+        entry.insert(Slot { session, holds: Holds::default(), listener, queued: false, over: false });
+        self.stats.session_opened();
+        self.work(key, Work::Advance);
+    }
+
+    /// Lets sessions whose deadline has come decide what that means.
+    fn expire(&mut self) {
+        match self.phase {
+            Phase::Draining(Some(deadline)) if deadline <= self.clock.now => self.stop(),
+            Phase::Draining(_) | Phase::Serving | Phase::Stopped => {}
+        }
+        let mut expired = Vec::new();
+        while let Some(key) = self.timers.expired(self.clock.now) {
+            expired.push(key);
+        }
+        for key in expired {
+            self.work(key, Work::Expire);
+        }
+    }
+
+    /// Frees the slots of sessions that have ended, and with them descriptors that others may wait for.
+    fn reap(&mut self) {
+        if self.ended.is_empty() {
+            return;
+        }
+        for key in self.ended.drain(..) {
+            self.slots.remove(key);
+        }
+        self.accept_paused = None;
+    }
+
+    /// Does what was asked through a handle.
+    fn obey(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Drain if self.phase == Phase::Serving => {
+                    let timeout = self.plan.drain_timeout;
+                    self.phase = Phase::Draining(timeout.map(|timeout| self.clock.now + timeout));
+                    self.doors.clear();
+                    log::info!("draining {} sessions", self.slots.len());
+                }
+                Command::Drain => {}
+                Command::Stop => self.stop(),
+            }
+        }
+    }
+
+    /// Closes everything.
+    fn stop(&mut self) {
+        self.phase = Phase::Stopped;
+        self.doors.clear();
+        let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close(key, Some(&Outcome::Drained));
+        }
+    }
+}
+
+/// What an event says about a socket.
+fn edges(event: &Event) -> Edges {
+    Edges {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        read_closed: event.is_read_closed(),
+        failed: event.is_error(),
+    }
+}
+
+impl AsRawFd for EventLoop {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}

@@ -1,0 +1,645 @@
+//! A writer of log lines that never stalls its caller.
+//!
+//! A log goes to a pipe whose reader may be slow or to a disk that may be full, and the caller is an event loop
+//! that carries tunnels. So a line is put into a bounded queue under a short lock, and a thread does the waiting.
+//! When the queue is full, or a write fails, lines are lost: counted, and said once in the log itself as soon as
+//! something can be written again.
+//!
+//! The queue is two buffers: callers append to one while the thread writes the other. A burst thus becomes one
+//! write, and no line costs an allocation of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Bytes that may wait for the thread: some four thousand access-log lines, about what a busy proxy writes while a
+/// disk hiccups. As many again may be in the thread's hands.
+pub const QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// Buffers that a burst made larger than this are cut back after it: memory is for tunnels.
+const BUFFER_BYTES_KEPT: usize = 64 << 10;
+
+/// After a write that failed: lines gather meanwhile, so a full disk is asked ten times a second and not once a
+/// line.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// The process's standard error.
+    Stderr,
+    /// The process's standard output.
+    Stdout,
+    /// A file: created where it is missing, appended to.
+    File(PathBuf),
+}
+
+/// Lines that are missing from a log.
+#[derive(Debug, Default)]
+pub struct Loss {
+    /// How many.
+    pub lines: u64,
+    /// What the kernel said to the latest write that failed; `None` where the target only was too slow.
+    pub error: Option<io::Error>,
+}
+
+impl Loss {
+    /// Why they were lost, in a few words.
+    pub fn reason(&self) -> String {
+        match &self.error {
+            Some(error) => error.to_string(),
+            None => "the reader was too slow".into(),
+        }
+    }
+}
+
+/// The callers' end of a log. Clones write to the same log; when the last one is dropped, the thread writes what
+/// is queued and ends.
+pub struct LogWriter {
+    log: Arc<Log>,
+    /// What `io::Write` was given of a line whose newline is still to come.
+    partial: Vec<u8>,
+}
+
+/// Shared by the clones. The thread has the `Queue` only, so that it can learn that they are gone.
+struct Log {
+    queue: Arc<Queue>,
+    path: Option<PathBuf>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    /// The thread waits here for lines, a new file or the end.
+    work: Condvar,
+    /// `flush_within` waits here for `State::settled`.
+    progress: Condvar,
+    /// All lines ever lost.
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whole lines that wait for the thread.
+    lines: Vec<u8>,
+    /// Lines that found no room since the thread last looked.
+    overflowed: u64,
+    /// A file opened anew, for the thread to go on with.
+    reopened: Option<File>,
+    /// All bytes that ever found room.
+    queued: u64,
+    /// Those of them that have been written or lost. `settled <= queued`
+    settled: u64,
+    /// Whether the thread waits; if not, it looks again by itself and a wake-up would be a wasted system call.
+    asleep: bool,
+    /// No caller is left.
+    closed: bool,
+}
+
+impl LogWriter {
+    /// Opens the target and starts the thread `adit-log`. `word_loss` appends the line, newline included, that
+    /// says what was lost, so that it looks like the lines around it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, or the process can have no further descriptor or thread.
+    pub fn start(
+        target: &LogTarget,
+        word_loss: impl FnMut(&Loss, &mut Vec<u8>) + Send + 'static,
+    ) -> io::Result<LogWriter> {
+        match target {
+            LogTarget::Stderr => LogWriter::start_on(duplicate(io::stderr().as_fd())?, None, word_loss),
+            LogTarget::Stdout => LogWriter::start_on(duplicate(io::stdout().as_fd())?, None, word_loss),
+            LogTarget::File(path) => LogWriter::start_on(open(path)?, Some(path.clone()), word_loss),
+        }
+    }
+
+    fn start_on(
+        file: File,
+        path: Option<PathBuf>,
+        word_loss: impl FnMut(&Loss, &mut Vec<u8>) + Send + 'static,
+    ) -> io::Result<LogWriter> {
+        let queue = Arc::new(Queue::default());
+        let scribe = Scribe { file, mid_line: false, unsaid: Loss::default(), word_loss };
+        let its_queue = Arc::clone(&queue);
+        thread::Builder::new().name("adit-log".into()).spawn(move || scribe.run(&its_queue))?;
+        Ok(LogWriter { log: Arc::new(Log { queue, path }), partial: Vec::new() })
+    }
+
+    /// Queues a line, or several; the last newline is added where it is missing. Returns at once: what finds no
+    /// room is lost and counted.
+    pub fn write_line(&self, line: &[u8]) {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let queue = &self.log.queue;
+        let mut state = queue.lock();
+        let bytes = line.len() + 1;
+        if bytes > QUEUE_BYTES_MAX - state.lines.len() {
+            let lost = newlines(line) + 1;
+            state.overflowed += lost;
+            queue.lost.fetch_add(lost, Relaxed);
+        } else {
+            state.lines.extend_from_slice(line);
+            state.lines.push(b'\n');
+            state.queued += bytes as u64;
+        }
+        queue.wake(state);
+    }
+
+    /// How many lines have been lost since the start.
+    pub fn lost(&self) -> u64 {
+        self.log.queue.lost.load(Relaxed)
+    }
+
+    /// Opens a file target again by its path, as is done after the file was renamed; lines go to the new file from
+    /// the next write on. For other targets there is nothing to do. It is the caller that waits for the disk here,
+    /// so this is for a thread that has the time.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened. Lines go on to the old one.
+    pub fn reopen(&self) -> io::Result<()> {
+        let Some(path) = &self.log.path else { return Ok(()) };
+        let file = open(path)?;
+        let mut state = self.log.queue.lock();
+        let replaced = state.reopened.replace(file);
+        self.log.queue.wake(state);
+        drop(replaced); // closed only here, outside the lock
+        Ok(())
+    }
+
+    /// Waits until all that was queued before is written or lost, but no longer than `timeout`; says whether it
+    /// is. For the end of the process.
+    pub fn flush_within(&self, timeout: Duration) -> bool {
+        let queue = &self.log.queue;
+        let state = queue.lock();
+        let wanted = state.queued;
+        let waited = queue.progress.wait_timeout_while(state, timeout, |state| state.settled < wanted);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+impl Clone for LogWriter {
+    fn clone(&self) -> LogWriter {
+        // Half a line belongs to the one who began it.
+        LogWriter { log: Arc::clone(&self.log), partial: Vec::new() }
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        if !self.partial.is_empty() {
+            self.write_line(&self.partial);
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.closed = true;
+        self.queue.wake(state);
+    }
+}
+
+/// For loggers that know `io::Write`. Whole lines are queued; the rest of the bytes waits for its newline. Never
+/// fails and never waits, in `flush` neither.
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let whole = piece.ends_with(b"\n");
+            if whole && self.partial.is_empty() {
+                self.write_line(piece);
+                continue;
+            }
+            // A line that is too long for the queue is cut just beyond its size: it will be lost as a whole, and
+            // costs no more memory until its newline comes.
+            let room = (QUEUE_BYTES_MAX + 1).saturating_sub(self.partial.len());
+            self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
+            if whole {
+                self.write_line(&self.partial);
+                self.partial.clear();
+                self.partial.shrink_to(BUFFER_BYTES_KEPT);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; and were it so, a log line is no reason to panic again.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the lock back, then wakes the thread if it sleeps.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let asleep = mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits for something to do and takes all of it; `None` when no caller is left and nothing is queued. `batch`
+    /// comes empty and leaves with the lines.
+    fn take(&self, batch: &mut Vec<u8>) -> Option<Work> {
+        let mut state = self.lock();
+        while state.lines.is_empty() && state.overflowed == 0 && state.reopened.is_none() {
+            if state.closed {
+                return None;
+            }
+            state.asleep = true;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.asleep = false;
+        mem::swap(&mut state.lines, batch);
+        Some(Work { overflowed: mem::take(&mut state.overflowed), reopened: state.reopened.take() })
+    }
+
+    fn settle(&self, bytes: usize) {
+        self.lock().settled += bytes as u64;
+        self.progress.notify_all();
+    }
+}
+
+/// What the thread was given besides lines.
+struct Work {
+    overflowed: u64,
+    reopened: Option<File>,
+}
+
+/// The thread: the only one that waits for the target.
+struct Scribe<F> {
+    file: File,
+    /// A write failed within a line: the next one must not continue it.
+    mid_line: bool,
+    /// What is missing from the log and not yet said there.
+    unsaid: Loss,
+    word_loss: F,
+}
+
+impl<F: FnMut(&Loss, &mut Vec<u8>)> Scribe<F> {
+    fn run(mut self, queue: &Queue) {
+        let mut batch = Vec::new();
+        while let Some(work) = queue.take(&mut batch) {
+            if let Some(file) = work.reopened {
+                self.file = file;
+                self.mid_line = false;
+            }
+            let writable = self.say_loss();
+            let lost = if writable { self.write(&batch) } else { newlines(&batch) };
+            queue.lost.fetch_add(lost, Relaxed);
+            // What overflowed is younger than what was queued, so this is its place in the log.
+            self.unsaid.lines += lost + work.overflowed;
+            let writable = writable && lost == 0 && self.say_loss();
+            queue.settle(batch.len());
+            batch.clear();
+            batch.shrink_to(BUFFER_BYTES_KEPT);
+            if !writable {
+                thread::sleep(RETRY_PAUSE);
+            }
+        }
+    }
+
+    /// Writes the line about lost lines, if any are to be told; says whether nothing is left to tell.
+    fn say_loss(&mut self) -> bool {
+        if self.unsaid.lines == 0 {
+            return true;
+        }
+        let mut line = Vec::new();
+        (self.word_loss)(&self.unsaid, &mut line);
+        let said = self.write(&line) == 0;
+        if said {
+            self.unsaid = Loss::default();
+        }
+        said
+    }
+
+    /// Writes whole lines, for as long as it takes, and returns how many of them a failure cost.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        if self.mid_line && !lines.is_empty() && self.put(b"\n") == 0 {
+            return newlines(lines);
+        }
+        let written = self.put(lines);
+        newlines(&lines[written..])
+    }
+
+    /// Writes bytes until all are written or a write fails; returns how many are.
+    fn put(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            let error = match self.file.write(&bytes[written..]) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(count) => {
+                    written += count;
+                    self.mid_line = bytes[written - 1] != b'\n';
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                // Standard error is shared with others of a terminal or a container, and one of them made it
+                // non-blocking. There is no telling when it takes more.
+                io::ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
+                // An open set: whatever else the kernel says costs what is left of these lines.
+                _ => {
+                    self.unsaid.error = Some(error);
+                    break;
+                }
+            }
+        }
+        written
+    }
+}
+
+/// Opens a log file to be appended to.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// A descriptor of our own for a standard stream, so that a write that waits holds none of the standard library's
+/// locks: `eprintln!` elsewhere goes on.
+fn duplicate(stream: BorrowedFd<'_>) -> io::Result<File> {
+    stream.try_clone_to_owned().map(File::from)
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Longer than anything here takes, even on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn word(loss: &Loss, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("LOST {} {}\n", loss.lines, loss.reason()).as_bytes());
+    }
+
+    /// A log into a socket that holds little and that nobody reads until the test does.
+    fn blocked() -> (LogWriter, UnixStream) {
+        let (ours, reader) = UnixStream::pair().unwrap();
+        reader.set_read_timeout(Some(PATIENCE)).unwrap();
+        (LogWriter::start_on(File::from(OwnedFd::from(ours)), None, word).unwrap(), reader)
+    }
+
+    fn to_file(name: &str) -> (LogWriter, PathBuf, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        (LogWriter::start(&LogTarget::File(path.clone()), word).unwrap(), path, directory)
+    }
+
+    /// Runs what must not block in a thread of its own, and fails where it does.
+    fn at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, wait) = mpsc::channel();
+        thread::spawn(move || done.send(work()));
+        wait.recv_timeout(PATIENCE).expect("the caller was stalled")
+    }
+
+    fn is_asleep(log: &LogWriter) -> bool {
+        log.log.queue.lock().asleep
+    }
+
+    #[test]
+    fn a_full_pipe_costs_lines_and_never_time_and_says_so_once() {
+        let (log, reader) = blocked();
+        let sent = 200_000;
+        // More than a socket holds, and the thread has it: from here on it waits for the reader.
+        log.write_line("line 000000\n".repeat(1000 * 80).as_bytes());
+        while !log.log.queue.lock().lines.is_empty() {
+            thread::yield_now();
+        }
+        let log = at_once(move || {
+            for number in 1..=sent {
+                log.write_line(
+                    format!("line {number:06} ----------------------------------------").as_bytes(),
+                );
+            }
+            log
+        });
+        let lost = log.lost();
+        assert!(lost > 0, "10 MB fit into a queue of one");
+
+        let mut reader = BufReader::new(reader).lines().map(Result::unwrap);
+        let (mut seen, mut last) = (0, String::new());
+        let told = loop {
+            let line = reader.next().expect("the log goes on until the loss is told");
+            if line.starts_with("LOST") {
+                break line;
+            }
+            if line == "line 000000" {
+                continue;
+            }
+            assert!(line.starts_with("line ") && line.len() == 52 && line > last, "{line:?} after {last:?}");
+            (seen, last) = (seen + 1, line);
+        };
+        assert_eq!(told, format!("LOST {lost} the reader was too slow"));
+        assert_eq!(seen + lost, sent);
+
+        log.write_line(b"and on");
+        assert_eq!(reader.next().unwrap(), "and on");
+        assert_eq!(log.lost(), lost);
+    }
+
+    #[test]
+    fn flush_waits_for_what_was_queued_but_no_longer_than_told() {
+        let (log, mut reader) = blocked();
+        assert!(log.flush_within(Duration::ZERO), "nothing was queued");
+        log.write_line(&vec![b'x'; QUEUE_BYTES_MAX - 1]);
+        let begin = Instant::now();
+        assert!(!log.flush_within(Duration::from_millis(50)));
+        assert!(begin.elapsed() >= Duration::from_millis(50));
+
+        let reading = thread::spawn(move || {
+            let mut taken = vec![0; QUEUE_BYTES_MAX];
+            reader.read_exact(&mut taken).unwrap();
+            taken
+        });
+        assert!(log.flush_within(PATIENCE));
+        assert!(reading.join().unwrap().ends_with(b"x\n"));
+        assert_eq!(log.lost(), 0);
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_reopened_by_its_path() {
+        let (log, path, directory) = to_file("access.log");
+        log.write_line(b"one");
+        log.write_line(b"two\n");
+        assert!(log.flush_within(PATIENCE));
+        let old = directory.path().join("access.log.1");
+        std::fs::rename(&path, &old).unwrap();
+        log.write_line(b"three");
+        assert!(log.flush_within(PATIENCE));
+        log.reopen().unwrap();
+        log.write_line(b"four");
+        assert!(log.flush_within(PATIENCE));
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "one\ntwo\nthree\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "four\n");
+
+        let second = LogWriter::start(&LogTarget::File(path.clone()), word).unwrap();
+        second.write_line(b"five");
+        assert!(second.flush_within(PATIENCE));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "four\nfive\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_reopened_goes_on_as_it_was() {
+        let (log, path, directory) = to_file("access.log");
+        log.write_line(b"one");
+        assert!(log.flush_within(PATIENCE));
+        let away = directory.path().join("away");
+        std::fs::rename(&path, &away).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(log.reopen().unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        log.write_line(b"two");
+        assert!(log.flush_within(PATIENCE));
+        assert_eq!(std::fs::read_to_string(&away).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_opened_is_an_error_at_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = LogTarget::File(directory.path().join("missing/access.log"));
+        assert_eq!(LogWriter::start(&target, word).err().unwrap().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn concurrent_callers_keep_their_lines_whole() {
+        let (log, path, _directory) = to_file("access.log");
+        let callers: Vec<_> = (0..4)
+            .map(|caller| {
+                let mut log = log.clone();
+                thread::spawn(move || {
+                    for number in 0..500 {
+                        let line = format!("caller {caller} line {number} {}", "-".repeat(number % 50));
+                        if caller % 2 == 0 {
+                            log.write_line(line.as_bytes());
+                        } else {
+                            let (head, tail) = line.split_at(9);
+                            log.write_all(head.as_bytes()).unwrap();
+                            writeln!(log, "{tail}").unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        assert!(log.flush_within(PATIENCE));
+        assert_eq!(log.lost(), 0);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for caller in 0..4 {
+            let prefix = format!("caller {caller} ");
+            let lines: Vec<_> = text.lines().filter(|line| line.starts_with(&prefix)).collect();
+            let expected: Vec<_> = (0..500)
+                .map(|number| format!("caller {caller} line {number} {}", "-".repeat(number % 50)))
+                .collect();
+            assert_eq!(lines, expected);
+        }
+        assert_eq!(text.lines().count(), 2000);
+    }
+
+    #[test]
+    fn io_write_keeps_half_a_line_until_its_newline_or_the_end() {
+        let (mut log, path, _directory) = to_file("access.log");
+        log.write_all(b"one\ntw").unwrap();
+        log.clone().write_all(b"other\n").unwrap();
+        log.write_all(b"o\n\nthr").unwrap();
+        let last = log.clone();
+        drop(log);
+        assert!(last.flush_within(PATIENCE));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\nother\ntwo\n\nthr\n");
+    }
+
+    #[test]
+    fn a_line_longer_than_the_queue_is_lost_alone() {
+        let (mut log, path, _directory) = to_file("access.log");
+        for _ in 0..3 {
+            log.write_all(&[b'x'; QUEUE_BYTES_MAX / 2]).unwrap();
+        }
+        log.write_all(b"\nand on\n").unwrap();
+        assert!(log.flush_within(PATIENCE));
+        assert_eq!(log.lost(), 1);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("and on\n") && !text.contains('x'), "{} bytes", text.len());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_costs_lines_without_spinning() {
+        let log = LogWriter::start(&LogTarget::File("/dev/full".into()), word).unwrap();
+        let begin = Instant::now();
+        log.write_line(b"one\ntwo");
+        assert!(log.flush_within(PATIENCE));
+        assert_eq!(log.lost(), 2);
+        log.write_line(b"three");
+        assert!(log.flush_within(PATIENCE));
+        assert_eq!(log.lost(), 3, "the line about lost lines is not one of them");
+        assert!(begin.elapsed() >= RETRY_PAUSE, "a pause lies between two writes that fail");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_costs_lines() {
+        let (log, reader) = blocked();
+        drop(reader);
+        log.write_line(b"one");
+        assert!(log.flush_within(PATIENCE));
+        assert_eq!(log.lost(), 1);
+    }
+
+    /// The line that failed halfway is not continued by the next one.
+    #[test]
+    fn a_loss_within_a_line_is_told_on_a_line_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        let mut scribe =
+            Scribe { file: open(&path).unwrap(), mid_line: false, unsaid: Loss::default(), word_loss: word };
+        assert_eq!(scribe.put(b"half a li"), 9);
+        scribe.unsaid = Loss { lines: 1, error: Some(io::ErrorKind::StorageFull.into()) };
+        assert!(scribe.say_loss());
+        assert_eq!(scribe.write(b"next\n"), 0);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "half a li\nLOST 1 no storage space\nnext\n");
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_last_caller_and_after_the_last_line() {
+        let (log, mut reader) = blocked();
+        let clone = log.clone();
+        drop(log);
+        clone.write_line(b"last");
+        drop(clone);
+        let mut all = String::new();
+        reader.read_to_string(&mut all).expect("the thread closes its end");
+        assert_eq!(all, "last\n");
+    }
+
+    #[test]
+    fn a_thread_without_work_sleeps() {
+        let (log, _path, _directory) = to_file("access.log");
+        log.write_line(b"one");
+        assert!(log.flush_within(PATIENCE));
+        let deadline = Instant::now() + PATIENCE;
+        while !is_asleep(&log) {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Counters of a running proxy: written by its loop when sessions begin and end, never for a message; read by anybody.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The counters. Each is written by one thread only; a reader sees each of them as it was a moment ago.
+#[derive(Debug, Default)]
+pub struct Stats {
+    accepted: AtomicU64,
+    open: AtomicU64,
+    tunnels_closed: AtomicU64,
+    panics: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Sessions since the start.
+    pub accepted: u64,
+    /// Sessions that are open now.
+    pub open: u64,
+    /// Tunnels that have ended.
+    pub tunnels_closed: u64,
+    /// Sessions ended by a bug of ours.
+    pub panics: u64,
+}
+
+impl Stats {
+    pub(crate) fn session_opened(&self) {
+        self.accepted.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn session_closed(&self, was_tunnel: bool) {
+        self.open.fetch_sub(1, Relaxed);
+        self.tunnels_closed.fetch_add(was_tunnel.into(), Relaxed);
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            accepted: self.accepted.load(Relaxed),
+            open: self.open.load(Relaxed),
+            tunnels_closed: self.tunnels_closed.load(Relaxed),
+            panics: self.panics.load(Relaxed),
+        }
+    }
+}
