@@ -1,1 +1,110 @@
-fn main() {}
+//! The command `adit`: flags, the configuration file, the logger, signals and exit codes. All else is the
+//! library's, and only what any program may use of it.
+
+#![deny(unsafe_code)]
+
+mod cli;
+#[cfg(feature = "demo")]
+mod demo;
+mod logger;
+mod signals;
+
+use std::env;
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, Write};
+use std::panic;
+use std::path::Path;
+use std::process::ExitCode;
+
+use adit::plan::Log;
+use adit::{Config, ConfigError, Plan, Proxy, StartError};
+
+use cli::Command;
+
+const EXIT_CONFIG: u8 = 1;
+const EXIT_START: u8 = 2;
+/// EX_USAGE and EX_SOFTWARE of sysexits.h.
+const EXIT_USAGE: u8 = 64;
+const EXIT_BUG: u8 = 70;
+
+fn main() -> ExitCode {
+    // The panic itself has been told by the hook.
+    panic::catch_unwind(run).unwrap_or(ExitCode::from(EXIT_BUG))
+}
+
+fn run() -> ExitCode {
+    match cli::parse(env::args_os().skip(1)) {
+        Ok(Command::Run(file)) => match load(&file) {
+            Ok((_, plan)) => serve(&plan.log.clone(), || Proxy::bind(plan)),
+            Err(error) => fail(EXIT_CONFIG, error),
+        },
+        Ok(Command::Check(file)) => match load(&file) {
+            Ok((config, _)) => say(&format!("config ok: {}\n", config.summary())),
+            Err(error) => fail(EXIT_CONFIG, error),
+        },
+        #[cfg(feature = "demo")]
+        Ok(Command::Demo) => match demo::start() {
+            Ok(demo) => serve(&demo.log(), || demo.bind()),
+            Err(error) => fail(EXIT_START, error),
+        },
+        Ok(Command::Version) => say(concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Help) => say(cli::HELP),
+        Err(error) => fail(EXIT_USAGE, format_args!("{error}; adit --help tells more")),
+    }
+}
+
+/// Reads and checks a configuration file.
+fn load(file: &Path) -> Result<(Config, Plan), ConfigError> {
+    let name = Some(file.display().to_string());
+    let unreadable = |error: io::Error| ConfigError {
+        file: None,
+        line: 0,
+        column: 0,
+        key: String::new(),
+        message: format!("cannot be read: {error}"),
+        help: Some("--config FILE names another; `adit demo` needs none".into()),
+    };
+    fs::read_to_string(file)
+        .map_err(unreadable)
+        .and_then(|text| {
+            let config = Config::from_toml(&text)?;
+            let plan = config.check()?;
+            Ok((config, plan))
+        })
+        .map_err(|error| ConfigError { file: name, ..error })
+}
+
+/// Runs a proxy until it is asked to stop.
+fn serve(log: &Log, bind: impl FnOnce() -> Result<Proxy, StartError>) -> ExitCode {
+    let (logs, signals) = match logger::start(log).and_then(|logs| Ok((logs, signals::catch()?))) {
+        Ok(both) => both,
+        Err(error) => return fail(EXIT_START, format_args!("cannot set up logs and signals: {error}")),
+    };
+    let mut proxy = match bind() {
+        Ok(proxy) => proxy,
+        Err(error) => return fail(EXIT_START, error),
+    };
+    if let Some(access) = logs.access.clone() {
+        proxy.set_access_log(move |lines| access.write_line(lines));
+    }
+    if let Err(error) = signals::serve(signals, proxy.handle(), logs.access.clone()) {
+        return fail(EXIT_START, format_args!("cannot start a thread: {error}"));
+    }
+    match proxy.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_BUG, format_args!("the event loop failed: {error}")),
+    }
+}
+
+/// Prints what was asked for. A reader that has gone away already does not want it.
+fn say(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// Tells the operator why there is nothing more to do.
+fn fail(code: u8, error: impl Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "adit: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,117 @@
+//! The command line: what was asked for, or why it makes no sense. Pure: it reads no file and prints nothing.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+adit: a reverse proxy and load balancer for WebSocket and TCP tunnels
+
+Usage: adit [--config FILE] [--check]
+       adit demo
+
+  -c, --config FILE  the configuration file; ./config.toml if left out
+  -t, --check        read and check the configuration, then exit
+  -V, --version      print the version
+  -h, --help         print this
+  demo               an echo server, the proxy in front of it and a page to try it with
+
+Signals: TERM, INT, QUIT  drain, then stop; a second one stops at once
+         USR1             reopen the access log's file
+Exit codes: 0 stopped as asked, 1 configuration, 2 could not start, 64 usage, 70 a bug
+";
+
+/// The file that is read when none is named.
+const CONFIG_DEFAULT: &str = "./config.toml";
+
+/// What the command is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the proxy of this file.
+    Run(PathBuf),
+    /// Check this file.
+    Check(PathBuf),
+    /// Run the demo.
+    #[cfg(feature = "demo")]
+    Demo,
+    /// Print the version.
+    Version,
+    /// Print the help.
+    Help,
+}
+
+/// Reads the arguments, the program's name not among them.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let (mut file, mut check) = (None, false);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('c') | Long("config") if file.is_none() => file = Some(PathBuf::from(parser.value()?)),
+            Short('c') | Long("config") => return Err("--config is given twice".into()),
+            Short('t') | Long("check") => check = true,
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Short('h') | Long("help") => return Ok(Command::Help),
+            #[cfg(feature = "demo")]
+            Value(word) if word == "demo" => return demo(parser, file.is_some() || check),
+            #[cfg(not(feature = "demo"))]
+            Value(word) if word == "demo" => return Err("this build has no demo".into()),
+            Short(_) | Long(_) | Value(_) => return Err(arg.unexpected()),
+        }
+    }
+    let file = file.unwrap_or_else(|| CONFIG_DEFAULT.into());
+    Ok(if check { Command::Check(file) } else { Command::Run(file) })
+}
+
+/// The demo brings its own configuration, so there is nothing to say about it.
+#[cfg(feature = "demo")]
+fn demo(mut parser: lexopt::Parser, configured: bool) -> Result<Command, lexopt::Error> {
+    match parser.next()? {
+        None if configured => Err("demo reads no configuration file".into()),
+        None => Ok(Command::Demo),
+        Some(Short('h') | Long("help")) => Ok(Command::Help),
+        Some(arg @ (Short(_) | Long(_) | Value(_))) => Err(arg.unexpected()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &str, expected: Result<Command, &str>) {
+        let found = parse(args.split_whitespace().map(OsString::from));
+        assert_eq!(found.map_err(|error| error.to_string()), expected.map_err(str::to_string), "adit {args}");
+    }
+
+    #[test]
+    fn arguments() {
+        check("", Ok(Command::Run("./config.toml".into())));
+        check("-c a.toml", Ok(Command::Run("a.toml".into())));
+        check("--config=a.toml", Ok(Command::Run("a.toml".into())));
+        check("--check", Ok(Command::Check("./config.toml".into())));
+        check("-t -c a.toml", Ok(Command::Check("a.toml".into())));
+        check("-tc a.toml", Ok(Command::Check("a.toml".into())));
+        check("--version", Ok(Command::Version));
+        check("-V", Ok(Command::Version));
+        check("-c a.toml --help", Ok(Command::Help));
+        check("-h", Ok(Command::Help));
+        check("-c a -c b", Err("--config is given twice"));
+        check("-c", Err("missing argument for option '-c'"));
+        check("--check=yes", Err("unexpected argument for option '--check': \"yes\""));
+        check("--bogus", Err("invalid option '--bogus'"));
+        check("-x", Err("invalid option '-x'"));
+        check("config.toml", Err("unexpected argument \"config.toml\""));
+    }
+
+    #[cfg(feature = "demo")]
+    #[test]
+    fn demo_stands_alone() {
+        check("demo", Ok(Command::Demo));
+        check("demo --help", Ok(Command::Help));
+        check("demo -c a.toml", Err("invalid option '-c'"));
+        check("-c a.toml demo", Err("demo reads no configuration file"));
+        check("-t demo", Err("demo reads no configuration file"));
+        check("demo demo", Err("unexpected argument \"demo\""));
+    }
+}

@@ -1,0 +1,57 @@
+//! Signals: a thread that turns them into calls. It is started before anything listens, so that a signal never
+//! meets a proxy that does not know it yet.
+
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::process;
+use std::thread;
+
+use adit::Handle;
+use adit::log_writer::LogWriter;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
+
+/// Takes over the signals that the command knows; [`serve`] acts on them, also on those that came in between.
+pub fn catch() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])
+}
+
+/// Starts the thread that acts on signals, for as long as the process lives.
+pub fn serve(mut signals: Signals, handle: Handle, access: Option<LogWriter>) -> io::Result<()> {
+    let mut act = move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            let name = signal_name(signal).unwrap_or("a signal");
+            match signal {
+                SIGHUP => log::warn!("{name}: this version cannot reload; the running configuration goes on"),
+                SIGUSR1 => reopen(access.as_ref(), name),
+                // What is left of those that were asked for: all of them end the process.
+                _ if stopping => {
+                    log::warn!("{name}: stopping at once");
+                    handle.stop();
+                }
+                _ => {
+                    log::info!("{name}: draining; a second one stops at once");
+                    stopping = true;
+                    handle.drain();
+                }
+            }
+        }
+    };
+    // A process that hears no signals can only be killed: better to say so by its exit code.
+    let guarded = move || {
+        if panic::catch_unwind(AssertUnwindSafe(&mut act)).is_err() {
+            process::exit(super::EXIT_BUG.into());
+        }
+    };
+    thread::Builder::new().name("adit-signals".into()).spawn(guarded).map(drop)
+}
+
+fn reopen(access: Option<&LogWriter>, name: &str) {
+    match access.map(LogWriter::reopen) {
+        None => log::info!("{name}: there is no access log"),
+        Some(Ok(())) => log::info!("{name}: access log reopened"),
+        Some(Err(error)) => log::error!("{name}: cannot reopen the access log, the old one goes on: {error}"),
+    }
+}
