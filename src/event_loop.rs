@@ -207,6 +207,7 @@ impl EventLoop {
             let failed = |error| StartError::Listen { address: listener.address.to_string(), error };
             let mut door = Door::open(&listener.address, plan.tcp.backlog, &tcp_options).map_err(failed)?;
             door.register(poll.registry(), Token(index)).map_err(StartError::EventLoop)?;
+            log::info!("listening on {}", door.address);
             doors.push(door);
         }
         let tools = Tools {

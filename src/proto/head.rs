@@ -196,7 +196,8 @@ pub fn end_to_end<'h, 'b>(fields: &'h Fields<'b>) -> impl Iterator<Item = &'h Fi
     let nominated: Vec<&[u8]> = fields.list("connection").collect();
     fields.iter().filter(move |field| {
         let named = |&token: &&[u8]| token.eq_ignore_ascii_case(field.name.as_bytes());
-        !is_hop_by_hop(field.name) && !(may_be_nominated(field.name) && nominated.iter().any(named))
+        let left_out = may_be_nominated(field.name) && nominated.iter().any(named);
+        !left_out && !is_hop_by_hop(field.name)
     })
 }
 

@@ -214,9 +214,7 @@ pub fn rebuild(request: &Request<'_>, wanted: &Wanted, intro: &Introduction<'_>,
         }
         if field.is("host") {
             put_field(&mut out, field.name, request.authority.unwrap_or(field.value));
-        } else if !field.is("content-length") {
-            put_field(&mut out, field.name, field.value);
-        } else if !std::mem::replace(&mut length_is_written, true) {
+        } else if !field.is("content-length") || !std::mem::replace(&mut length_is_written, true) {
             put_field(&mut out, field.name, field.value);
         }
     }

@@ -510,8 +510,8 @@ impl<S: Socket> Opening<S> {
     }
 
     /// A tunnel that needed no request.
-    fn open_tunnel_unasked(self: Box<Self>, server: Transport<S>, turn: &mut Turn<'_>) -> Opened<S> {
-        let Opening { client, inbox, stage, mut story, .. } = *self;
+    fn open_tunnel_unasked(self, server: Transport<S>, turn: &mut Turn<'_>) -> Opened<S> {
+        let Opening { client, inbox, stage, mut story, .. } = self;
         let Stage::Calling(call) = stage else { unreachable!("this is a call") };
         report_success(&story, turn);
         let mut up = call.letter;
@@ -523,8 +523,8 @@ impl<S: Socket> Opening<S> {
     }
 
     /// A tunnel that the server has agreed to.
-    fn open_tunnel(self: Box<Self>, down: Vec<u8>, head_bytes: usize, turn: &mut Turn<'_>) -> Opened<S> {
-        let Opening { client, inbox, stage, mut story, .. } = *self;
+    fn open_tunnel(self, down: Vec<u8>, head_bytes: usize, turn: &mut Turn<'_>) -> Opened<S> {
+        let Opening { client, inbox, stage, mut story, .. } = self;
         let server = answered(stage).server;
         report_success(&story, turn);
         story.overhead[1] = head_bytes as u32;
@@ -536,7 +536,7 @@ impl<S: Socket> Opening<S> {
 
     /// A response that is to be passed on.
     fn begin_exchange(
-        self: Box<Self>,
+        self,
         status: u16,
         down: Vec<u8>,
         head_bytes: usize,
@@ -544,7 +544,7 @@ impl<S: Socket> Opening<S> {
         turn: &mut Turn<'_>,
     ) -> Opened<S> {
         // What is left in the inbox is held back for ever: it was meant for a tunnel, or for nobody.
-        let Opening { client, stage, mut story, .. } = *self;
+        let Opening { client, stage, mut story, .. } = self;
         let Asking { server, upload, .. } = answered(stage);
         report_success(&story, turn);
         story.overhead[1] = head_bytes as u32;
