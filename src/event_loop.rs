@@ -251,6 +251,11 @@ impl EventLoop {
         Arc::clone(&self.stats)
     }
 
+    /// The clients that it serves at once.
+    pub fn max_connections(&self) -> usize {
+        self.plan.limits.max_connections
+    }
+
     /// Where it listens.
     pub fn local_addrs(&self) -> Vec<Address> {
         self.doors.iter().map(|door| door.address.clone()).collect()
@@ -395,6 +400,9 @@ impl EventLoop {
                 }
                 Next::Dial(backend) => {
                     let socket = self.dial(key, backend);
+                    if let Err(error) = &socket {
+                        self.judge_dial_error(error);
+                    }
                     self.slots[key].session.dialed(socket);
                     next = self.lend(key, Work::Advance);
                 }
@@ -482,12 +490,25 @@ impl EventLoop {
             | io::ErrorKind::PermissionDenied => {}
             // Out of descriptors or memory, or something unheard of: trying again at once would only spin.
             _ => {
-                self.accept_paused = Some(self.clock.now + ACCEPT_PAUSE);
-                if !std::mem::replace(&mut self.exhaustion_is_logged, true) {
-                    let address = &self.doors[index].address;
-                    log::error!("cannot accept on {address}, going on as soon as possible: {error}");
-                }
+                let address = self.doors[index].address.to_string();
+                self.pause_accepting(format_args!("cannot accept on {address}"), error);
             }
+        }
+    }
+
+    /// Without descriptors to reach servers with, clients are better off in the backlog than refused.
+    fn judge_dial_error(&mut self, error: &io::Error) {
+        if sys::is_exhaustion(error) {
+            self.pause_accepting(format_args!("cannot open a socket to a server"), error);
+        }
+    }
+
+    fn pause_accepting(&mut self, what: std::fmt::Arguments<'_>, error: &io::Error) {
+        self.accept_paused = Some(self.clock.now + ACCEPT_PAUSE);
+        if !std::mem::replace(&mut self.exhaustion_is_logged, true) {
+            log::error!(
+                "{what}: {error}; no client is accepted for {ACCEPT_PAUSE:?} or until a session ends"
+            );
         }
     }
 

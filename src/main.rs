@@ -6,6 +6,7 @@
 mod cli;
 #[cfg(feature = "demo")]
 mod demo;
+mod descriptors;
 mod logger;
 mod signals;
 
@@ -85,6 +86,7 @@ fn serve(log: &Log, bind: impl FnOnce() -> Result<Proxy, StartError>) -> ExitCod
         Ok(proxy) => proxy,
         Err(error) => return fail(EXIT_START, error),
     };
+    descriptors::make_room(proxy.max_connections());
     if let Some(access) = logs.access.clone() {
         proxy.set_access_log(move |lines| access.write_line(lines));
     }

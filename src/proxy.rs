@@ -64,6 +64,11 @@ impl Proxy {
         self.event_loop.local_addrs()
     }
 
+    /// The clients that it serves at once (`[limits] max_connections`). Each takes up to two descriptors.
+    pub fn max_connections(&self) -> usize {
+        self.event_loop.max_connections()
+    }
+
     /// A handle to steer it from anywhere.
     pub fn handle(&self) -> Handle {
         self.handle.clone()

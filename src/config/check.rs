@@ -162,7 +162,11 @@ fn listeners(
     }
     let mut listeners: Vec<Listener> = Vec::with_capacity(file.listener.len());
     let mut places: HashMap<Address, usize> = HashMap::new();
-    for written in &file.listener {
+    for (index, written) in file.listener.iter().enumerate() {
+        // Sessions remember theirs in two bytes.
+        if u16::try_from(index).is_err() {
+            return Err(Fault::at(written, wrong("too many listeners").help("at most 65536")));
+        }
         let Some(listen) = &written.get_ref().listen else {
             let wrong = wrong("this [[listener]] does not say where to listen");
             return Err(Fault::lacks(written, "listen", wrong.help("such as listen = \"0.0.0.0:8020\"")));

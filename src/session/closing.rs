@@ -86,7 +86,8 @@ impl<S: Socket> Closing<S> {
         let mut budget = turn.flow_budget;
         while self.client.is_readable() {
             if budget == 0 {
-                return Next::Yield;
+                // One that never falls silent never parks, so that no timer would end this.
+                return if turn.now < self.deadline { Next::Yield } else { Next::End };
             }
             let reach = budget.min(turn.scratch.len());
             match self.client.read(&mut turn.scratch[..reach]) {

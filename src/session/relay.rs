@@ -89,6 +89,14 @@ impl<S: Socket> Relay<S> {
                 self.state = State::HalfClosed(index);
             }
         }
+        if !matches!(self.state, State::Broken(..)) {
+            // An end whose bytes nobody reads at the moment can fail without a read or a write to say so.
+            for end in [0, 1] {
+                if let Some(error) = self.ends[end].take_failure() {
+                    return self.break_off(end, error.kind(), turn);
+                }
+            }
+        }
         match (self.state, standings) {
             (State::Broken(end, error), standings) => match standings[end] {
                 Standing::Spent => Next::Yield,
