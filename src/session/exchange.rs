@@ -9,7 +9,7 @@ use super::engine::Trouble;
 use super::flow::{AtEnd, Flow, Standing};
 use super::story::Story;
 use super::transport::{Edges, Socket, Transport};
-use super::{Next, Turn, earliest};
+use super::{Next, Turn, after};
 use crate::error::{Outcome, Side};
 use crate::plan::Timeouts;
 use crate::proto::body::Body;
@@ -122,9 +122,9 @@ impl<S: Socket> Exchange<S> {
         let waiting = self.down.stalled_since().is_none() && self.up.flow.stalled_since().is_none();
         let silence = waiting.then(|| filled_at.max(self.down.moved_at()));
         [
-            (earliest(self.up.flow.stalled_since(), timeouts.stalled), Outcome::Stalled(Side::Server)),
-            (earliest(self.down.stalled_since(), timeouts.stalled), Outcome::Stalled(Side::Client)),
-            (earliest(silence, Some(timeouts.response)), Outcome::Silent(silent)),
+            (after(self.up.flow.stalled_since(), timeouts.stalled), Outcome::Stalled(Side::Server)),
+            (after(self.down.stalled_since(), timeouts.stalled), Outcome::Stalled(Side::Client)),
+            (after(silence, Some(timeouts.response)), Outcome::Silent(silent)),
         ]
     }
 

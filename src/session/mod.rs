@@ -150,7 +150,7 @@ impl Turn<'_> {
 }
 
 /// A deadline: `timeout` after `since`, where both are.
-fn earliest(since: Option<Instant>, timeout: Option<Duration>) -> Option<Instant> {
+fn after(since: Option<Instant>, timeout: Option<Duration>) -> Option<Instant> {
     Some(since? + timeout?)
 }
 

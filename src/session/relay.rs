@@ -10,7 +10,7 @@ use super::engine::Trouble;
 use super::flow::{AtEnd, Everything, Flow, Standing};
 use super::story::Story;
 use super::transport::{Edges, Socket, Transport};
-use super::{Next, Turn, earliest};
+use super::{Next, Turn, after};
 use crate::error::{Outcome, Side};
 use crate::plan::Timeouts;
 
@@ -135,19 +135,19 @@ impl<S: Socket> Relay<S> {
     }
 
     /// Each limit that is running, and how the tunnel ends when it is reached.
-    fn limits(&self, timeouts: &Timeouts) -> [(Option<Instant>, Outcome); 4] {
+    fn limits(&self, timeouts: &Timeouts) -> [(Option<Instant>, Outcome); 5] {
         let moved_at = self.flows[0].moved_at().max(self.flows[1].moved_at());
-        let stalled = |index: usize| earliest(self.flows[index].stalled_since(), timeouts.stalled);
-        let silence = match self.state {
-            State::HalfClosed(_) => (earliest(Some(moved_at), timeouts.half_closed), Outcome::HalfClosed),
-            State::Whole | State::Broken(..) => (earliest(Some(moved_at), timeouts.idle), Outcome::Idle),
+        let stalled = |index: usize| after(self.flows[index].stalled_since(), timeouts.stalled);
+        let half_closed_since = match self.state {
+            State::HalfClosed(_) => Some(moved_at),
+            State::Whole | State::Broken(..) => None,
         };
-        let lifetime = earliest(Some(self.opened), timeouts.lifetime);
         [
             (stalled(0), Outcome::Stalled(side(1))),
             (stalled(1), Outcome::Stalled(side(0))),
-            silence,
-            (lifetime, Outcome::Lifetime),
+            (after(half_closed_since, timeouts.half_closed), Outcome::HalfClosed),
+            (after(Some(moved_at), timeouts.idle), Outcome::Idle),
+            (after(Some(self.opened), timeouts.lifetime), Outcome::Lifetime),
         ]
     }
 
