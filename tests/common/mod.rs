@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each test file uses its own part of this
 
+pub mod process;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
@@ -291,4 +293,34 @@ pub fn open_tunnel(proxy: &Running, backend: &Backend) -> (Client, Client) {
 pub fn dead_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     listener.local_addr().unwrap().to_string()
+}
+
+/// An address at which connecting neither succeeds nor fails, for as long as this lives: a listener that accepts nobody,
+/// with its backlog full.
+pub struct Unanswering {
+    listener: socket2::Socket,
+    _waiting: Vec<socket2::Socket>,
+}
+
+impl Unanswering {
+    pub fn new() -> Unanswering {
+        let socket =
+            || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let listener = socket();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        listener.listen(0).expect("listening"); // a backlog of 0 has room for one
+        let address = listener.local_addr().unwrap();
+        let wait_there = |_| {
+            let waiting = socket();
+            waiting.set_nonblocking(true).unwrap();
+            let _ = waiting.connect(&address); // it is in progress, or done already
+            waiting
+        };
+        Unanswering { _waiting: (0..4).map(wait_there).collect(), listener }
+    }
+
+    /// Its address, as configured.
+    pub fn address(&self) -> String {
+        self.listener.local_addr().unwrap().as_socket().unwrap().to_string()
+    }
 }
