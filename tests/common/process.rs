@@ -141,8 +141,11 @@ impl Process {
 
     /// Waits until it has so many open descriptors.
     pub fn await_descriptors(&mut self, count: usize) {
-        let what = format!("{count} descriptors");
-        self.await_some(&what, |process| (process.descriptors() == count).then_some(()));
+        let until = Instant::now() + WAIT;
+        while self.descriptors() != count {
+            assert!(Instant::now() < until, "it has {} descriptors, not {count}", self.descriptors());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The processor time that all its threads have used.
