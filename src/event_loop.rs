@@ -48,6 +48,12 @@ const ACCEPT_BUDGET: usize = 64;
 /// ends before that. Long enough not to spin, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a connection is watched for. Urgent data among it, as a read ends short of that (see [`Edges::read_closed`]).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 const WAKER: Token = Token(usize::MAX);
 
 /// The loop and all that it owns.
@@ -415,16 +421,15 @@ impl EventLoop {
     /// Begins to connect to a backend.
     fn dial(&mut self, key: usize, id: BackendId) -> io::Result<Transport<Stream>> {
         let token = self.token(key, Side::Server);
-        let both = Interest::READABLE | Interest::WRITABLE;
         match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
             Address::Tcp(address) => {
                 let mut stream = TcpStream::from_std(sys::dial_tcp(*address, &self.tcp_options)?);
-                self.poll.registry().register(&mut stream, token, both)?;
+                self.poll.registry().register(&mut stream, token, CONNECTION)?;
                 Ok(Transport::new(Stream::Tcp(stream)))
             }
             Address::Unix(path) => {
                 let mut stream = UnixStream::from_std(sys::dial_unix(path)?);
-                self.poll.registry().register(&mut stream, token, both)?;
+                self.poll.registry().register(&mut stream, token, CONNECTION)?;
                 Ok(Transport::connected(Stream::Unix(stream)))
             }
         }
@@ -516,10 +521,9 @@ impl EventLoop {
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         let token = Token(self.first_session_token + 2 * key);
-        let both = Interest::READABLE | Interest::WRITABLE;
         let registered = match &mut stream {
-            Stream::Tcp(stream) => self.poll.registry().register(stream, token, both),
-            Stream::Unix(stream) => self.poll.registry().register(stream, token, both),
+            Stream::Tcp(stream) => self.poll.registry().register(stream, token, CONNECTION),
+            Stream::Unix(stream) => self.poll.registry().register(stream, token, CONNECTION),
         };
         if let Err(error) = registered {
             log::error!("cannot watch a client's socket, which is closed: {error}");
@@ -595,7 +599,7 @@ fn edges(event: &Event) -> Edges {
     Edges {
         readable: event.is_readable(),
         writable: event.is_writable(),
-        read_closed: event.is_read_closed(),
+        read_closed: event.is_read_closed() || event.is_priority(),
         failed: event.is_error(),
     }
 }

@@ -3,7 +3,9 @@
 //! Sockets are registered once, edge-triggered. An edge sets a readiness bit; a bit is cleared by `WouldBlock`, or by a
 //! transfer shorter than asked for, which has emptied (or filled) the socket: no second call just to be told so. What
 //! arrives after that brings a new edge. Only a peer's FIN needs care: where it came along with the bytes there is no
-//! further edge, so a socket that is known to be closed for reading stays readable until a read says so.
+//! further edge, so a socket that is known to be closed for reading stays readable until a read says so. Urgent data
+//! needs the same: a read ends short of it though more stands behind it (`MSG_OOB` of send(2); the urgent byte itself is
+//! none of the stream's and is left out).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -110,7 +112,8 @@ pub struct Edges {
     pub readable: bool,
     /// There may be room to write, or an error to learn of.
     pub writable: bool,
-    /// The peer has ended; a hint that the next read is to confirm.
+    /// A short read does not empty the socket: the peer has ended, or has sent urgent data; a hint that the next reads
+    /// are to confirm.
     pub read_closed: bool,
     /// The socket has failed; likewise.
     pub failed: bool,
