@@ -60,6 +60,9 @@ const WAKER: Token = Token(usize::MAX);
 pub struct EventLoop {
     poll: Poll,
     events: Events,
+    /// Whether the last poll brought all the events that fit, so that more may wait. A host that watches our descriptor
+    /// edge-triggered has been told of them already, and will not be told again.
+    more_events: bool,
     commands: Receiver<Command>,
     plan: Arc<Plan>,
     tcp_options: TcpOptions,
@@ -227,6 +230,7 @@ impl EventLoop {
         let event_loop = EventLoop {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
+            more_events: false,
             commands,
             tcp_options,
             first_session_token: doors.len(),
@@ -301,7 +305,8 @@ impl EventLoop {
 
     /// How long the poll may sleep.
     fn wait(&self, timeout: Option<Duration>) -> Option<Duration> {
-        if !self.yielded.is_empty() || (self.may_accept() && self.doors.iter().any(|door| door.ready)) {
+        let may_accept_more = self.may_accept() && self.doors.iter().any(|door| door.ready);
+        if self.more_events || !self.yielded.is_empty() || may_accept_more {
             return Some(Duration::ZERO);
         }
         let drain = match self.phase {
@@ -327,8 +332,9 @@ impl EventLoop {
 
     /// Marks what the poll brought, and queues the sessions it is about. Says whether there are commands.
     fn mark(&mut self) -> bool {
-        let mut called = false;
+        let (mut called, mut count) = (false, 0);
         for event in &self.events {
+            count += 1;
             if event.token() == WAKER {
                 called = true;
                 continue;
@@ -348,6 +354,7 @@ impl EventLoop {
                 self.ready.push_back(key);
             }
         }
+        self.more_events = count == EVENTS_MAX;
         called
     }
 
