@@ -1,8 +1,15 @@
-//! A proxy whose host has a loop of its own: turn by turn, watched by its descriptor and its clock.
+//! A proxy whose host has a loop of its own: turn by turn, watched by its descriptor and its clock; and the example
+//! that shows how, run as a program.
+
+#![cfg(feature = "cli")] // as the example
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,4 +109,80 @@ fn more_events_than_one_turn_takes_are_all_served_though_their_edge_came_once() 
         server.send("d");
     }
     host.turn_until(|| tunnels.iter().all(|(client, server)| is_readable(client) && is_readable(server)));
+}
+
+/// The example with these arguments; it ends within bounds of its own, and is killed with the test.
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    fn start(server: &Backend, seconds: &str) -> Example {
+        // It stands beside the command. A plain `cargo test` has built it, `cargo test --test embedded` has not.
+        let path = Path::new(env!("CARGO_BIN_EXE_adit")).with_file_name("examples").join("embedded");
+        let mut child = Command::new(&path)
+            .args(["127.0.0.1:0", &server.address(), seconds])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}; try `cargo build --examples`", path.display()));
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (sender, lines) = channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Example { child, lines }
+    }
+
+    /// What follows `start` in the first line that begins so.
+    fn line(&self, start: &str) -> String {
+        loop {
+            let line =
+                self.lines.recv_timeout(WAIT).unwrap_or_else(|_| panic!("no line begins with {start:?}"));
+            if let Some(rest) = line.strip_prefix(start) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    /// Its last words are said: the exit code that goes with them.
+    fn end(mut self) -> Option<i32> {
+        self.line("proxy: stopped");
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // Both fail only where it has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_example_carries_a_tunnel_beside_its_own_work_and_hears_ctrl_c() {
+    let backend = Backend::new();
+    let example = Example::start(&backend, "600");
+    let first = example.line("proxy: ");
+    let address = first.split(' ').next().unwrap();
+    let mut client = Client::connect(address.parse().unwrap());
+    client.ask("/");
+    let mut server = backend.accept();
+    server.agree();
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    client.send("up");
+    server.expect("up");
+    server.send("down");
+    client.expect("down");
+    example.line("host: 1 sessions until now, 1 open");
+
+    let interrupted = Command::new("kill").args(["-INT", &example.child.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    drop((client, server));
+    assert_eq!(example.end(), Some(0));
+}
+
+#[test]
+fn the_example_ends_by_itself() {
+    assert_eq!(Example::start(&Backend::new(), "0").end(), Some(0));
 }
