@@ -27,7 +27,6 @@ use crate::balance::Balancer;
 use crate::error::{Outcome, Side, StartError};
 use crate::limit::PerAddress;
 use crate::plan::{Address, BackendId, Plan};
-use crate::proxy::Command;
 use crate::session::engine::{Buffers, FILL_BYTES_MAX};
 use crate::session::journal::{Journal, Sink};
 use crate::session::opening::Opening;
@@ -55,6 +54,15 @@ const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Inte
 const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 const WAKER: Token = Token(usize::MAX);
+
+/// What a handle may ask of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Take in nobody, and let sessions end.
+    Drain,
+    /// End them.
+    Stop,
+}
 
 /// The loop and all that it owns.
 pub struct EventLoop {

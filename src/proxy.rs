@@ -10,16 +10,9 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 
 use crate::error::StartError;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{Command, EventLoop};
 use crate::plan::{Address, Plan};
 use crate::stats::{Snapshot, Stats};
-
-/// What a handle may ask of the loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Drain,
-    Stop,
-}
 
 /// A proxy with its listeners open.
 ///
