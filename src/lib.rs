@@ -1,8 +1,8 @@
 //! # adit
 //!
-//! A reverse proxy and load balancer for WebSocket and TCP tunnels. It reads one HTTP/1.1 handshake, rebuilds it for the
-//! server that it chooses, checks the server's answer, and is from then on nothing but two sockets and the bytes between
-//! them:
+//! A reverse proxy and load balancer for WebSocket and TCP tunnels. It reads one HTTP/1.1 handshake, rebuilds it for
+//! the server that it chooses, checks the server's answer, and is from then on nothing but two sockets and the bytes
+//! between them:
 //!
 //! ```text
 //!             handshake: read, judged, rebuilt
@@ -34,8 +34,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A host with a loop of its own calls [`Proxy::turn`] instead of [`Proxy::run`]. The library starts no threads, installs no
-//! signal handlers, no logger and no panic hook; those are the binary's.
+//! A host with a loop of its own calls [`Proxy::turn`] instead of [`Proxy::run`]. The library starts no threads,
+//! installs no signal handlers, no logger and no panic hook; those are the binary's.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -51,8 +51,8 @@ impl Proxy {
         Ok(Proxy { event_loop, handle })
     }
 
-    /// Where it listens, in the order of the plan, with the port that the kernel chose where port 0 was asked for. Empty
-    /// once it drains.
+    /// Where it listens, in the order of the plan, with the port that the kernel chose where port 0 was asked for.
+    /// Empty once it drains.
     pub fn local_addrs(&self) -> Vec<Address> {
         self.event_loop.local_addrs()
     }
@@ -83,8 +83,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// One pass of the loop, for a host that has its own: waits for something to do, at most `timeout` (`None`: as long as
-    /// it takes), does it, and returns.
+    /// One pass of the loop, for a host that has its own: waits for something to do, at most `timeout` (`None`: as long
+    /// as it takes), does it, and returns.
     ///
     /// # Errors
     /// As [`run`](Proxy::run).

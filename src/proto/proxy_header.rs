@@ -440,7 +440,8 @@ mod tests {
         v1_taken("PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", endpoints("[2001:db8::1]:1", "[::1]:65535"));
         v1_taken("PROXY TCP6 :: 2001:DB8::A 0 80\r\n", endpoints("[::]:0", "[2001:db8::a]:80"));
         v1_taken(
-            "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
+            "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff \
+             ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
             endpoints(
                 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
                 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",

@@ -1,7 +1,7 @@
 //! The tunnel at work, and the hot path: two flows between two ends, until both have finished.
 //!
-//! Nothing here asks which end is the client: flow 0 goes from end 0 to end 1, flow 1 comes back. Where a log line needs
-//! a name, [`side`] gives it.
+//! Nothing here asks which end is the client: flow 0 goes from end 0 to end 1, flow 1 comes back. Where a log line
+//! needs a name, [`side`] gives it.
 
 use std::io;
 use std::time::Instant;

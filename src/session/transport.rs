@@ -193,7 +193,8 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Half-closes. A peer that is no longer there need not be told, so this cannot fail; the other direction will learn.
+    /// Half-closes. A peer that is no longer there need not be told, so this cannot fail; the other direction will
+    /// learn.
     pub fn finish(&mut self) {
         drop(self.socket.shutdown_write());
     }

@@ -105,7 +105,8 @@ pub fn dial_unix(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// Makes the close that follows a reset: what is still unsent is dropped, and the peer is told (`SO_LINGER` of 0, socket(7)).
+/// Makes the close that follows a reset: what is still unsent is dropped, and the peer is told (`SO_LINGER` of 0,
+/// socket(7)).
 pub fn make_close_a_reset(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
