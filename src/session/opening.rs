@@ -307,8 +307,13 @@ impl<S: Socket> Opening<S> {
         let Mode::Http { routes } = &listener.mode else {
             unreachable!("a request is read on http listeners only")
         };
-        let request = request::read(head::parse_request(head, turn.plan.limits.max_headers)?)?;
-        self.story.asked(&request, turn.plan.log.query);
+        let head = head::parse_request(head, turn.plan.limits.max_headers)?;
+        // Before it is judged: a refusal is logged with it, and a HEAD gets an answer without a body.
+        self.story.asked(&head, head.fields.all("host").next(), turn.plan.log.query);
+        let request = request::read(head)?;
+        if request.target.authority.is_some() {
+            self.story.asked(&request.head, request.authority, turn.plan.log.query);
+        }
         let client = self.learn_client(&request, listener, turn)?;
         let host = request.host.as_ref().map(|host| host.as_str());
         let (_, route) = route::find(routes, host, &request.target.normalized).ok_or(Refusal::NoRoute)?;

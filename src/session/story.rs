@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::plan::BackendId;
-use crate::proto::request::Request;
+use crate::proto::head::RequestHead;
 
 /// Bytes of a path that are kept for the log; what is longer is cut. A path may have thousands, and a tunnel keeps its
 /// own for as long as it lives.
@@ -87,13 +87,13 @@ impl Story {
         }
     }
 
-    /// Remembers what was asked for, with the query string only where that is to be logged.
-    pub fn asked(&mut self, request: &Request<'_>, with_query: bool) {
-        let (path, query) = request.head.target.split_once('?').unwrap_or((request.head.target, ""));
+    /// Remembers what was asked for and of which host, with the query string only where that is to be logged.
+    pub fn asked(&mut self, head: &RequestHead<'_>, host: Option<&[u8]>, with_query: bool) {
+        let (path, query) = head.target.split_once('?').unwrap_or((head.target, ""));
         let cut = |bytes: &[u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
-        let mut text = cut(request.head.method.as_bytes(), LOGGED_HOST_BYTES_MAX);
+        let mut text = cut(head.method.as_bytes(), LOGGED_HOST_BYTES_MAX);
         self.ends[0] = text.len() as u16;
-        text.extend(cut(request.authority.unwrap_or_default(), LOGGED_HOST_BYTES_MAX));
+        text.extend(cut(host.unwrap_or_default(), LOGGED_HOST_BYTES_MAX));
         self.ends[1] = text.len() as u16;
         text.extend(cut(path.as_bytes(), LOGGED_PATH_BYTES_MAX));
         if with_query && !query.is_empty() {
