@@ -7,6 +7,8 @@ pub mod process;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -322,5 +324,55 @@ impl Unanswering {
     /// Its address, as configured.
     pub fn address(&self) -> String {
         self.listener.local_addr().unwrap().as_socket().unwrap().to_string()
+    }
+}
+
+impl Client {
+    /// Either end of a unix socket's connection. A descriptor is a descriptor to read(2) and write(2).
+    pub fn of_unix(stream: UnixStream) -> Client {
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.set_write_timeout(Some(WAIT)).unwrap();
+        Client { stream: BufReader::new(TcpStream::from(OwnedFd::from(stream))) }
+    }
+
+    /// Sends bytes one at a time, as far as the other side takes them.
+    pub fn dribble(&mut self, bytes: impl AsRef<[u8]>) {
+        for byte in bytes.as_ref() {
+            if self.try_send([*byte]).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Everything that comes, whether a clean end or a reset is behind it.
+    pub fn everything(&mut self) -> String {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+            Ok(_) | Err(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    /// Whether there is nothing to read by now.
+    pub fn is_silent(&mut self) -> bool {
+        self.stream.get_ref().set_nonblocking(true).unwrap();
+        let peeked = self.stream.fill_buf().map(<[u8]>::len);
+        self.stream.get_ref().set_nonblocking(false).unwrap();
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Backend {
+    /// A server on any address.
+    pub fn on(address: &str) -> Backend {
+        Backend { listener: TcpListener::bind(address).expect("bound") }
+    }
+
+    /// The next connection, if there is one by now.
+    pub fn try_accept(&self) -> Option<Client> {
+        self.listener.set_nonblocking(true).unwrap();
+        let (stream, _) = self.listener.accept().ok()?;
+        stream.set_nonblocking(false).unwrap();
+        Some(Client::of(stream))
     }
 }
