@@ -249,6 +249,17 @@ fn a_head_that_does_not_come_in_time_is_408_and_silence_is_just_closed() {
 }
 
 #[test]
+fn a_proxy_header_in_time_alone_is_no_request_to_answer() {
+    let keys = "proxy_protocol = \"v1\"\n[listener.timeouts]\nhandshake = \"100ms\"\n";
+    let proxy = with_route(&dead_address(), keys, "");
+    for header in ["PROXY TCP4 192.0.2.1", "PROXY UNKNOWN\r\n"] {
+        let mut client = proxy.client();
+        client.send(header);
+        client.expect_end();
+    }
+}
+
+#[test]
 fn more_bytes_do_not_extend_the_handshake() {
     let proxy = start_http(&dead_address(), "[timeouts]\nhandshake = \"200ms\"\n");
     let mut client = proxy.client();
