@@ -172,6 +172,15 @@ impl Body {
         }
     }
 
+    /// Whether what is passed on has no framing of its own, so that only the close behind it tells where it ends.
+    pub fn is_passed_until_close(&self) -> bool {
+        match self {
+            Body::Length { .. } => false,
+            Body::Chunked(chunked) => chunked.coding == Coding::Decode,
+            Body::UntilClose | Body::Closed => true,
+        }
+    }
+
     /// The source has ended: an error where bytes were still to come.
     pub fn source_ended(&mut self) -> Result<(), BodyError> {
         match self {

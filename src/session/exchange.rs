@@ -105,6 +105,10 @@ impl<S: Socket> Exchange<S> {
                 self.fail(Outcome::Failed { side: Side::Client, error: error.kind() })
             }
             Err(Trouble::Bytes(rule)) => self.fail(Outcome::BodyMalformed(Side::Server, rule)),
+            // Where the close alone says where the body ends, a clean one would say that this is the whole.
+            Err(Trouble::Truncated) if self.body.is_passed_until_close() => {
+                self.fail(Outcome::Truncated(Side::Server))
+            }
             Err(Trouble::Truncated) => Next::Close(Outcome::Truncated(Side::Server)),
         }
     }
