@@ -190,3 +190,11 @@ impl Flow {
         self.flushed
     }
 }
+
+#[cfg(test)]
+impl Flow {
+    /// Bytes of memory that it owns.
+    pub fn owned_bytes(&self) -> usize {
+        self.engine.owned_bytes()
+    }
+}

@@ -20,6 +20,10 @@ pub mod flow;
 pub mod journal;
 pub mod opening;
 pub mod relay;
+#[cfg(test)]
+mod script;
+#[cfg(test)]
+mod simulation;
 pub mod story;
 pub mod transport;
 

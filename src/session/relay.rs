@@ -172,3 +172,353 @@ impl<S: Socket> Relay<S> {
         story
     }
 }
+
+#[cfg(test)]
+impl<S> Relay<S> {
+    /// Bytes of memory that its flows own.
+    pub fn owned_bytes(&self) -> [usize; 2] {
+        [self.flows[0].owned_bytes(), self.flows[1].owned_bytes()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Session;
+    use super::super::script::{Peer, Play, Rest};
+    use super::*;
+
+    /// Limits far enough apart that each can be met alone.
+    const CONFIG: &str = "
+        [timeouts]
+        idle = \"100s\"
+        half_closed = \"20s\"
+        stalled = \"30s\"
+        lifetime = \"1h\"
+        [[listener]]
+        listen = \"127.0.0.1:8020\"
+        protocol = \"tcp\"
+        upstream = \"u\"
+        [upstream.u]
+        servers = [\"127.0.0.1:8010\"]";
+
+    fn tunnel() -> Play {
+        let mut play = Play::tunnel(CONFIG, b"", b"");
+        assert_eq!(play.run(), Rest::Parked);
+        play
+    }
+
+    fn finished(peer: &Peer) -> usize {
+        peer.wire().finished
+    }
+
+    /// Whether both ends were reset, or both not.
+    #[track_caller]
+    fn check_end(play: &Play, outcome: &str, by_reset: bool) {
+        assert_eq!(play.rest, Rest::Over, "{outcome}");
+        assert_eq!(play.outcome(), outcome);
+        for (end, peer) in play.ends().into_iter().enumerate() {
+            assert!(peer.wire().closed, "end {end} is closed");
+            assert_eq!(peer.wire().was_reset, by_reset, "end {end}: {outcome}");
+        }
+    }
+
+    #[test]
+    fn bytes_pass_both_ways_and_nothing_is_owned_meanwhile() {
+        let mut play = tunnel();
+        play.client.sends("up");
+        play.server().sends("down");
+        assert_eq!(play.run(), Rest::Parked);
+        assert_eq!((play.server().got(), play.client.got()), ("up".into(), "down".into()));
+        let Session::Relaying(relay) = &play.session else { panic!("a tunnel") };
+        assert_eq!(relay.owned_bytes(), [0, 0]);
+    }
+
+    #[test]
+    fn a_message_costs_one_read_and_one_write() {
+        let mut play = tunnel();
+        play.client.sends("message");
+        play.run();
+        assert_eq!(play.client.wire().calls, [1, 0]);
+        assert_eq!(play.server().wire().calls, [0, 1]);
+    }
+
+    #[test]
+    fn bytes_that_came_behind_the_heads_are_the_first() {
+        let mut play = Play::tunnel(CONFIG, b"early up, ", b"early down, ");
+        play.client.sends("late up");
+        play.server().sends("late down");
+        play.run();
+        assert_eq!(play.server().got(), "early up, late up");
+        assert_eq!(play.client.got(), "early down, late down");
+    }
+
+    #[test]
+    fn a_half_close_is_passed_on_behind_the_last_byte_in_every_order() {
+        for [first, second] in [[0, 1], [1, 0]] {
+            for with_bytes in [false, true] {
+                let mut play = tunnel();
+                let ends = play.ends().map(Peer::clone);
+                if with_bytes {
+                    ends[first].sends("last words");
+                }
+                ends[first].ends();
+                assert_eq!(play.run(), Rest::Parked);
+                assert_eq!([finished(&ends[first]), finished(&ends[second])], [0, 1]);
+                assert_eq!(ends[second].got(), if with_bytes { "last words" } else { "" });
+                // The other direction goes on.
+                ends[second].sends("still here");
+                assert_eq!(play.run(), Rest::Parked);
+                assert_eq!(ends[first].got(), "still here");
+                ends[second].ends();
+                play.run();
+                assert_eq!([finished(&ends[first]), finished(&ends[second])], [1, 1]);
+                check_end(&play, ["client finished", "server finished"][first], false);
+            }
+        }
+    }
+
+    #[test]
+    fn both_ends_may_end_in_one_turn() {
+        let mut play = tunnel();
+        play.client.sends("a");
+        play.client.ends();
+        play.server().sends("b");
+        play.server().ends();
+        play.run();
+        assert_eq!((play.server().got(), play.client.got()), ("a".into(), "b".into()));
+        check_end(&play, "client finished", false);
+    }
+
+    #[test]
+    fn a_half_close_waits_for_bytes_that_are_held() {
+        let mut play = tunnel();
+        play.server().is_full();
+        play.client.sends("hello");
+        play.client.ends();
+        assert_eq!(play.run(), Rest::Parked);
+        assert_eq!(finished(play.server()), 0);
+        play.server().takes(4);
+        play.run();
+        assert_eq!(finished(play.server()), 0);
+        play.server().takes(1);
+        play.run();
+        assert_eq!((play.server().got(), finished(play.server())), ("hello".into(), 1));
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_other_side_takes() {
+        let mut play = tunnel();
+        play.server().is_full();
+        play.client.sends(vec![b'x'; 200_000]);
+        play.run();
+        let left = play.client.wire().arrived.len();
+        assert_eq!(left, 200_000 - play.scratch.len(), "one buffer is held, and the rest is not read");
+        play.server().takes(1);
+        play.run();
+        assert_eq!(play.client.wire().arrived.len(), left, "as long as one byte of it is held");
+        play.server().takes(play.scratch.len());
+        play.run();
+        assert_eq!(play.client.wire().arrived.len(), left - play.scratch.len());
+    }
+
+    #[test]
+    fn one_direction_s_backpressure_does_not_hold_up_the_other() {
+        let mut play = tunnel();
+        play.server().is_full();
+        play.client.sends("stuck");
+        play.run();
+        play.server().sends("flows");
+        play.run();
+        assert_eq!(play.client.got(), "flows");
+    }
+
+    #[test]
+    fn a_spent_budget_yields_and_is_resumed_without_an_edge() {
+        for flow_budget in [1, 2, 3] {
+            let mut play = tunnel();
+            play.flow_budget = flow_budget;
+            play.client.sends("abcdef");
+            play.client.ends();
+            play.tell(Side::Client);
+            for turn in 1.. {
+                let rest = play.turn();
+                assert_eq!(play.server().wire().got.len(), 6.min(turn * flow_budget));
+                if rest == Rest::Parked {
+                    break;
+                }
+                assert_eq!(rest, Rest::Yielded);
+            }
+            assert_eq!((play.server().got(), finished(play.server())), ("abcdef".into(), 1));
+        }
+    }
+
+    #[test]
+    fn a_busy_direction_does_not_starve_the_other() {
+        let mut play = tunnel();
+        play.flow_budget = 1;
+        play.client.sends("aaaaaaaaaa");
+        play.server().sends("b");
+        play.tell(Side::Client);
+        play.tell(Side::Server);
+        assert_eq!(play.turn(), Rest::Yielded);
+        assert_eq!(play.client.got(), "b");
+    }
+
+    #[test]
+    fn a_reset_becomes_a_reset_after_what_came_before_it() {
+        for end in [0, 1] {
+            for flow_budget in [1, 100] {
+                let mut play = tunnel();
+                play.flow_budget = flow_budget;
+                let [failed, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
+                failed.sends("last words");
+                failed.resets();
+                play.run();
+                assert_eq!((other.got(), finished(&other)), ("last words".into(), 0));
+                check_end(&play, ["client reset", "server reset"][end], true);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_ends_the_session_though_bytes_are_in_flight_the_other_way() {
+        for end in [0, 1] {
+            let mut play = tunnel();
+            let [failed, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
+            failed.is_full();
+            other.sends("on their way");
+            play.run();
+            failed.resets();
+            play.run();
+            assert_eq!(finished(&other), 0);
+            check_end(&play, ["client reset", "server reset"][end], true);
+        }
+    }
+
+    #[test]
+    fn a_reset_is_noticed_while_nobody_reads_that_end() {
+        for end in [0, 1] {
+            let mut play = tunnel();
+            let [failed, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
+            other.is_full();
+            failed.sends("held");
+            play.run();
+            failed.resets();
+            play.run();
+            check_end(&play, ["client reset", "server reset"][end], true);
+        }
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_written_is_still_read() {
+        for end in [0, 1] {
+            for flow_budget in [1, 2, 100] {
+                let mut play = tunnel();
+                play.flow_budget = flow_budget;
+                let [failed, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
+                // It has answered and gone: the answer is there, and a write finds nobody.
+                failed.wire().arrived.extend(b"the answer");
+                failed.vanishes();
+                other.sends("a question");
+                play.run();
+                assert_eq!((other.got(), finished(&other)), ("the answer".into(), 0));
+                check_end(&play, ["client reset", "server reset"][end], true);
+            }
+        }
+    }
+
+    #[test]
+    fn two_failed_ends_are_one_end() {
+        let mut play = tunnel();
+        play.client.sends("a");
+        play.client.resets();
+        play.server().sends("b");
+        play.server().resets();
+        play.run();
+        assert_eq!(play.rest, Rest::Over);
+    }
+
+    #[test]
+    fn a_reset_behind_a_half_close_is_a_reset() {
+        for end in [0, 1] {
+            let mut play = tunnel();
+            let [failed, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
+            other.ends();
+            play.run();
+            failed.resets();
+            play.run();
+            check_end(&play, ["client reset", "server reset"][end], true);
+        }
+    }
+
+    #[test]
+    fn bytes_that_nobody_takes_stall_the_tunnel() {
+        for end in [0, 1] {
+            let mut play = tunnel();
+            let [slow, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
+            slow.is_full();
+            other.sends("hello");
+            play.run();
+            play.wait_ms(29_999);
+            slow.takes(1);
+            assert_eq!(play.run(), Rest::Parked, "it took something");
+            play.wait_ms(29_999);
+            assert_eq!(play.rest, Rest::Parked);
+            play.wait_ms(1);
+            check_end(&play, "adit stalled", false);
+        }
+    }
+
+    #[test]
+    fn silence_both_ways_is_idle_and_bytes_either_way_are_not() {
+        for end in [0, 1] {
+            let mut play = tunnel();
+            play.wait_ms(99_999);
+            play.ends()[end].sends("x");
+            assert_eq!(play.run(), Rest::Parked);
+            play.wait_ms(99_999);
+            assert_eq!(play.rest, Rest::Parked);
+            play.wait_ms(1);
+            check_end(&play, "adit idle", false);
+        }
+    }
+
+    #[test]
+    fn a_half_closed_tunnel_may_be_silent_for_so_long_and_live_for_longer() {
+        for end in [0, 1] {
+            let mut play = tunnel();
+            play.ends()[end].ends();
+            play.run();
+            for _ in 0..10 {
+                play.wait_ms(19_999);
+                play.ends()[1 - end].sends("still here");
+                assert_eq!(play.run(), Rest::Parked);
+            }
+            play.wait_ms(20_000);
+            check_end(&play, "adit half_closed", false);
+        }
+    }
+
+    #[test]
+    fn a_tunnel_has_an_age() {
+        let mut play = tunnel();
+        for _ in 0..36 {
+            play.client.sends("x");
+            play.run();
+            assert_eq!(play.rest, Rest::Parked);
+            play.wait_ms(100_000 - 1);
+        }
+        play.client.sends("x");
+        play.run();
+        play.wait_ms(36);
+        check_end(&play, "adit lifetime", false);
+    }
+
+    #[test]
+    fn timeouts_that_are_off_do_not_run() {
+        let config = CONFIG.replace("\"100s\"", "\"off\"").replace("\"1h\"", "\"off\"");
+        let mut play = Play::tunnel(&config, b"", b"");
+        play.run();
+        assert_eq!((play.rest, play.deadline), (Rest::Parked, None));
+    }
+}

@@ -229,3 +229,171 @@ impl<S: Socket> Transport<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::super::script::{Peer, Scripted, pair};
+    use super::*;
+
+    fn transport() -> (Transport<Scripted>, Peer) {
+        let (socket, peer) = pair();
+        (Transport::connected(socket), peer)
+    }
+
+    /// Tells a transport what its peer has caused.
+    fn tell(transport: &mut Transport<Scripted>, peer: &Peer) {
+        transport.mark(std::mem::take(&mut peer.wire().edges));
+    }
+
+    #[track_caller]
+    fn reads(transport: &mut Transport<Scripted>, bytes: usize, expected: Received, still_readable: bool) {
+        assert_eq!(transport.read(&mut vec![0; bytes]).unwrap(), expected);
+        assert_eq!(transport.is_readable(), still_readable);
+    }
+
+    #[test]
+    fn a_new_socket_is_not_ready_and_an_accepted_one_can_be_written() {
+        let (socket, _peer) = pair();
+        let dialed = Transport::new(socket);
+        assert!(!dialed.is_readable() && !dialed.is_writable());
+        let (accepted, _peer) = transport();
+        assert!(!accepted.is_readable() && accepted.is_writable());
+    }
+
+    #[test]
+    fn a_read_shorter_than_asked_has_emptied_the_socket() {
+        let (mut transport, peer) = transport();
+        peer.sends("abc");
+        tell(&mut transport, &peer);
+        reads(&mut transport, 4, Received::Bytes(3), false);
+    }
+
+    #[test]
+    fn a_read_as_long_as_asked_says_nothing_about_what_is_left() {
+        let (mut transport, peer) = transport();
+        peer.sends("abcd");
+        tell(&mut transport, &peer);
+        reads(&mut transport, 4, Received::Bytes(4), true);
+        reads(&mut transport, 4, Received::Blocked, false);
+    }
+
+    #[test]
+    fn an_end_that_came_along_with_the_bytes_is_read_behind_them() {
+        let (mut transport, peer) = transport();
+        peer.sends("abc");
+        peer.ends();
+        tell(&mut transport, &peer);
+        reads(&mut transport, 4, Received::Bytes(3), true);
+        reads(&mut transport, 4, Received::End, true);
+        // It can be read as often as wanted.
+        reads(&mut transport, 4, Received::End, true);
+    }
+
+    #[test]
+    fn an_end_that_comes_later_makes_an_edge_of_its_own() {
+        let (mut transport, peer) = transport();
+        peer.sends("abc");
+        tell(&mut transport, &peer);
+        peer.ends();
+        reads(&mut transport, 4, Received::Bytes(3), false);
+        tell(&mut transport, &peer);
+        reads(&mut transport, 4, Received::End, true);
+    }
+
+    #[test]
+    fn an_end_announced_too_early_blocks_no_one() {
+        let (mut transport, _peer) = transport();
+        transport.mark(Edges { read_closed: true, ..Edges::default() });
+        reads(&mut transport, 4, Received::Blocked, false);
+    }
+
+    #[test]
+    fn a_write_taken_in_part_has_filled_the_socket() {
+        let (mut transport, peer) = transport();
+        peer.is_full();
+        peer.takes(3);
+        assert_eq!(transport.write(b"abcd").unwrap(), 3);
+        assert!(!transport.is_writable());
+        assert_eq!(transport.write(b"d").unwrap(), 0);
+        peer.takes(1);
+        tell(&mut transport, &peer);
+        assert!(transport.is_writable());
+        assert_eq!(transport.write(b"d").unwrap(), 1);
+        assert!(transport.is_writable(), "all was taken, so there may be more room");
+    }
+
+    #[test]
+    fn a_signal_is_no_error() {
+        let (mut transport, peer) = transport();
+        peer.sends("abc");
+        peer.wire().interrupts = 3;
+        reads(&mut transport, 4, Received::Bytes(3), false);
+        assert_eq!(peer.wire().calls[0], 4);
+        peer.wire().interrupts = 3;
+        assert_eq!(transport.write(b"abc").unwrap(), 3);
+        assert_eq!(peer.wire().calls[1], 4);
+    }
+
+    #[test]
+    fn a_reset_is_learned_behind_the_bytes_that_came_before_it() {
+        let (mut transport, peer) = transport();
+        peer.sends("abc");
+        peer.resets();
+        tell(&mut transport, &peer);
+        reads(&mut transport, 4, Received::Bytes(3), true);
+        assert_eq!(transport.read(&mut [0; 4]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(transport.write(b"a").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_failure_is_asked_for_only_where_an_event_has_told_of_one() {
+        let (mut transport, peer) = transport();
+        peer.resets();
+        assert!(transport.take_failure().is_none(), "no event, no call");
+        tell(&mut transport, &peer);
+        assert_eq!(transport.take_failure().unwrap().kind(), ErrorKind::ConnectionReset);
+        assert!(transport.take_failure().is_none(), "it is told once");
+    }
+
+    #[test]
+    fn a_dial_is_settled_by_an_edge() {
+        let dialed = || {
+            let (socket, peer) = pair();
+            peer.wire().is_connected = false;
+            (Transport::new(socket), peer)
+        };
+        let (mut transport, peer) = dialed();
+        assert!(transport.connected_by_now().is_none());
+        peer.connects();
+        tell(&mut transport, &peer);
+        assert!(transport.connected_by_now().unwrap().is_ok());
+
+        let (mut transport, peer) = dialed();
+        peer.refuses();
+        tell(&mut transport, &peer);
+        let error = transport.connected_by_now().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+
+        // An edge without a connection: another one will come.
+        let (mut transport, peer) = dialed();
+        peer.nudges();
+        tell(&mut transport, &peer);
+        assert!(transport.connected_by_now().is_none());
+        assert!(!transport.is_writable());
+        peer.connects();
+        tell(&mut transport, &peer);
+        assert!(transport.connected_by_now().unwrap().is_ok());
+    }
+
+    #[test]
+    fn an_abort_is_a_reset_and_a_drop_is_not() {
+        let (dropped, peer) = transport();
+        drop(dropped);
+        assert!(peer.wire().closed && !peer.wire().was_reset);
+        let (aborted, peer) = transport();
+        aborted.abort();
+        assert!(peer.wire().closed && peer.wire().was_reset);
+    }
+}

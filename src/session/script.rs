@@ -1,0 +1,517 @@
+//! Both ends of a session in a test's hands: sockets that keep the kernel's rules, and a loop without a poll.
+//!
+//! A [`Peer`] is the far end of a [`Scripted`] socket. What a test does there is in the socket at once, and makes an
+//! edge where epoll would make one, strictly: when something arrives, and when there is room again after a send came up
+//! short. Nothing is announced twice. So a session that parks with work left to do stays parked, and the test sees it.
+//!
+//! [`Play`] stands in for the event loop: it lends a session its tools, settles what it asks for, and has a clock that
+//! moves when it is told to.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::engine::{Buffers, FILL_BYTES_MAX};
+use super::journal::Journal;
+use super::opening::Opening;
+use super::relay::Relay;
+use super::story::Story;
+use super::transport::{Edges, Socket, Transport};
+use super::{Holds, Next, Session, Turn};
+use crate::Config;
+use crate::balance::Balancer;
+use crate::error::{Outcome, Side};
+use crate::limit::PerAddress;
+use crate::plan::{BackendId, Plan};
+
+/// Room without end, as far as a test is concerned.
+pub const PLENTY: usize = usize::MAX / 2;
+
+/// More turns in a row than anything here takes.
+const TURNS_MAX: usize = 1_000_000;
+
+/// What the kernel knows of a socket.
+#[derive(Debug)]
+pub struct Wire {
+    /// Arrived, and not read.
+    pub arrived: VecDeque<u8>,
+    /// Behind `arrived` there will be no more.
+    pub ended: bool,
+    /// How many bytes a send takes.
+    pub room: usize,
+    /// A send came up short: room is announced.
+    is_short: bool,
+    /// `SO_ERROR`: told once, by whatever asks first.
+    error: Option<ErrorKind>,
+    /// The connection is gone: a send says so.
+    is_dead: bool,
+    pub is_connected: bool,
+    /// So many calls are interrupted by a signal.
+    pub interrupts: usize,
+    /// What the peer has got.
+    pub got: Vec<u8>,
+    /// How often the socket was half-closed.
+    pub finished: usize,
+    /// The socket was closed with a reset.
+    pub was_reset: bool,
+    /// The socket was closed.
+    pub closed: bool,
+    /// Calls of read(2) and of write(2).
+    pub calls: [usize; 2],
+    /// Edges that nobody has been told of.
+    pub edges: Edges,
+}
+
+/// The near end: what a transport is given.
+#[derive(Debug)]
+pub struct Scripted(Rc<RefCell<Wire>>);
+
+/// The far end: what a test plays.
+#[derive(Clone, Debug)]
+pub struct Peer(Rc<RefCell<Wire>>);
+
+/// A connected socket and its peer, who takes whatever comes.
+pub fn pair() -> (Scripted, Peer) {
+    let wire = Rc::new(RefCell::new(Wire {
+        arrived: VecDeque::new(),
+        ended: false,
+        room: PLENTY,
+        is_short: false,
+        error: None,
+        is_dead: false,
+        is_connected: true,
+        interrupts: 0,
+        got: Vec::new(),
+        finished: 0,
+        was_reset: false,
+        closed: false,
+        calls: [0; 2],
+        edges: Edges::default(),
+    }));
+    (Scripted(Rc::clone(&wire)), Peer(wire))
+}
+
+impl Wire {
+    fn interrupted(&mut self) -> io::Result<()> {
+        match self.interrupts.checked_sub(1) {
+            Some(left) => {
+                self.interrupts = left;
+                Err(ErrorKind::Interrupted.into())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Socket for Scripted {
+    fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.calls[0] += 1;
+        wire.interrupted()?;
+        let count = into.len().min(wire.arrived.len());
+        if count > 0 {
+            into.iter_mut().zip(wire.arrived.drain(..count)).for_each(|(into, byte)| *into = byte);
+            return Ok(count);
+        }
+        match (wire.error.take(), wire.ended) {
+            (Some(kind), _) => Err(kind.into()),
+            (None, true) => Ok(0),
+            (None, false) => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.calls[1] += 1;
+        assert_eq!(wire.finished, 0, "nothing is written behind a half-close");
+        assert!(!bytes.is_empty(), "there is something to write");
+        wire.interrupted()?;
+        if let Some(kind) = wire.error.take() {
+            return Err(kind.into());
+        }
+        if wire.is_dead {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let count = bytes.len().min(wire.room);
+        wire.room -= count;
+        wire.got.extend_from_slice(&bytes[..count]);
+        wire.is_short |= count < bytes.len();
+        if count > 0 { Ok(count) } else { Err(ErrorKind::WouldBlock.into()) }
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().finished += 1;
+        Ok(())
+    }
+
+    fn make_close_a_reset(&mut self) {
+        self.0.borrow_mut().was_reset = true;
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.0.borrow_mut().error.take().map(io::Error::from)
+    }
+
+    fn is_connected(&mut self) -> bool {
+        self.0.borrow().is_connected
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([192, 0, 2, 80], 8020)))
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.0.borrow_mut().closed = true;
+    }
+}
+
+impl Peer {
+    /// What the kernel knows of the socket.
+    pub fn wire(&self) -> RefMut<'_, Wire> {
+        self.0.borrow_mut()
+    }
+
+    /// Sends.
+    pub fn sends(&self, bytes: impl AsRef<[u8]>) {
+        let wire = &mut *self.wire();
+        wire.arrived.extend(bytes.as_ref());
+        wire.edges.readable = true;
+    }
+
+    /// Half-closes.
+    pub fn ends(&self) {
+        let wire = &mut *self.wire();
+        wire.ended = true;
+        wire.edges.readable = true;
+        wire.edges.read_closed = true;
+    }
+
+    /// Resets the connection. What it sent before stays readable, as it does on Linux.
+    pub fn resets(&self) {
+        let wire = &mut *self.wire();
+        (wire.ended, wire.is_dead, wire.error) = (true, true, Some(ErrorKind::ConnectionReset));
+        wire.edges = Edges { readable: true, writable: true, read_closed: true, failed: true };
+    }
+
+    /// The connection is gone, and nothing says so but the next send.
+    pub fn vanishes(&self) {
+        self.wire().is_dead = true;
+    }
+
+    /// Takes so many bytes more.
+    pub fn takes(&self, bytes: usize) {
+        let wire = &mut *self.wire();
+        wire.room = wire.room.saturating_add(bytes).min(PLENTY);
+        wire.edges.writable |= std::mem::take(&mut wire.is_short);
+    }
+
+    /// Takes nothing more.
+    pub fn is_full(&self) {
+        self.wire().room = 0;
+    }
+
+    /// Edges that mean nothing, as every program on epoll meets them.
+    pub fn nudges(&self) {
+        let wire = &mut *self.wire();
+        (wire.edges.readable, wire.edges.writable) = (true, true);
+    }
+
+    /// The connection, asked for before, is there.
+    pub fn connects(&self) {
+        let wire = &mut *self.wire();
+        wire.is_connected = true;
+        wire.edges.writable = true;
+    }
+
+    /// The connection, asked for before, cannot be had.
+    pub fn refuses(&self) {
+        let wire = &mut *self.wire();
+        wire.error = Some(ErrorKind::ConnectionRefused);
+        wire.edges = Edges { readable: true, writable: true, read_closed: true, failed: true };
+    }
+
+    /// What it has got so far, which is forgotten.
+    pub fn got(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.wire().got)).expect("text")
+    }
+}
+
+/// What comes of a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dial {
+    /// A connection, in a moment.
+    Connects,
+    /// Nothing for now.
+    Hangs,
+    /// An error, in a moment.
+    Refuses,
+    /// An error at once.
+    Fails(ErrorKind),
+}
+
+/// What a session said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It waits for an edge or its deadline.
+    Parked,
+    /// It wants another turn.
+    Yielded,
+    /// It has ended.
+    Over,
+}
+
+/// One session, and what the loop is to it.
+pub struct Play {
+    pub plan: Plan,
+    pub balancer: Balancer,
+    pub addresses: PerAddress,
+    pub holds: Holds,
+    pub buffers: Buffers,
+    pub scratch: Vec<u8>,
+    pub flow_budget: usize,
+    dice: fastrand::Rng,
+    journal: Journal,
+    lines: Arc<Mutex<Vec<String>>>,
+    pub now: Instant,
+    pub session: Session<Scripted>,
+    pub client: Peer,
+    /// The sockets that were dialed, in order, and to which of a pool's servers. One that failed at once has none.
+    pub servers: Vec<Peer>,
+    pub dialed: Vec<u16>,
+    /// What comes of the next dials; then each connects.
+    pub dials: VecDeque<Dial>,
+    pub rest: Rest,
+    pub deadline: Option<Instant>,
+    pub yields: usize,
+}
+
+/// A client as the tests have it, where nothing else is said.
+pub const CLIENT: ([u8; 4], u16) = ([192, 0, 2, 1], 4711);
+
+impl Play {
+    /// A session that has just been accepted.
+    pub fn accepted(config: &str) -> Play {
+        let (socket, client) = pair();
+        let opening =
+            |story, _| Session::Opening(Box::new(Opening::new(Transport::connected(socket), story)));
+        Play::new(config, client, opening)
+    }
+
+    /// An open tunnel, with bytes on their way up and down.
+    pub fn tunnel(config: &str, up: &[u8], down: &[u8]) -> Play {
+        let (near, client) = pair();
+        let (far, server) = pair();
+        let mut play = Play::new(config, client, |story, now| {
+            let ends = [Transport::connected(near), Transport::connected(far)];
+            Session::Relaying(Relay::new(ends, up.to_vec(), down.to_vec(), story, now))
+        });
+        play.servers.push(server);
+        play
+    }
+
+    fn new(
+        config: &str,
+        client: Peer,
+        session: impl FnOnce(Box<Story>, Instant) -> Session<Scripted>,
+    ) -> Play {
+        let plan = Config::from_toml(config).and_then(|config| config.check());
+        let plan = plan.unwrap_or_else(|error| panic!("{error}"));
+        let now = Instant::now();
+        let story = Box::new(Story::new([7; 16], Some(SocketAddr::from(CLIENT)), 0, now));
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let mut journal = Journal::default();
+        let written = Arc::clone(&lines);
+        journal.set_sink(Box::new(move |line| {
+            written.lock().unwrap().push(String::from_utf8(line.to_vec()).expect("a line is text"));
+        }));
+        Play {
+            balancer: Balancer::new(&plan),
+            addresses: PerAddress::new(plan.limits.max_connections_per_ip),
+            holds: Holds::default(),
+            buffers: Buffers::default(),
+            scratch: vec![0; FILL_BYTES_MAX],
+            flow_budget: FILL_BYTES_MAX,
+            dice: fastrand::Rng::with_seed(1),
+            journal,
+            lines,
+            now,
+            session: session(story, now),
+            client,
+            servers: Vec::new(),
+            dialed: Vec::new(),
+            dials: VecDeque::new(),
+            rest: Rest::Yielded,
+            deadline: None,
+            yields: 0,
+            plan,
+        }
+    }
+
+    /// The server dialed last.
+    pub fn server(&self) -> &Peer {
+        self.servers.last().expect("a server was dialed")
+    }
+
+    /// Both ends of a tunnel, or of whatever is between the client and the server dialed last.
+    pub fn ends(&self) -> [&Peer; 2] {
+        [&self.client, self.server()]
+    }
+
+    /// Lends the loop's tools.
+    pub fn lend<T>(&mut self, work: impl FnOnce(&mut Session<Scripted>, &mut Turn<'_>) -> T) -> T {
+        let mut turn = Turn {
+            now: self.now,
+            wall: SystemTime::UNIX_EPOCH,
+            timeouts: &self.plan.listeners[0].timeouts,
+            plan: &self.plan,
+            balancer: &mut self.balancer,
+            addresses: &mut self.addresses,
+            holds: &mut self.holds,
+            buffers: &mut self.buffers,
+            scratch: &mut self.scratch,
+            flow_budget: self.flow_budget,
+            dice: &mut self.dice,
+            journal: &mut self.journal,
+        };
+        work(&mut self.session, &mut turn)
+    }
+
+    /// Tells the session of the edges at one end. Says whether there were any.
+    pub fn tell(&mut self, side: Side) -> bool {
+        let peer = match side {
+            Side::Client => Some(&self.client),
+            Side::Server => self.servers.last(),
+        };
+        let edges = peer.map(|peer| std::mem::take(&mut peer.wire().edges)).unwrap_or_default();
+        let any = edges != Edges::default();
+        if any {
+            self.session.mark(side, edges);
+        }
+        any
+    }
+
+    /// One turn.
+    pub fn turn(&mut self) -> Rest {
+        let next = self.lend(Session::advance);
+        self.settle(next)
+    }
+
+    /// Turns until nothing is left to do.
+    pub fn run(&mut self) -> Rest {
+        for _ in 0..TURNS_MAX {
+            let told = self.tell(Side::Client) | self.tell(Side::Server);
+            if self.rest == Rest::Over || (self.rest == Rest::Parked && !told) {
+                return self.rest;
+            }
+            self.turn();
+        }
+        panic!("the session never comes to rest");
+    }
+
+    /// Lets time pass, and what it brings.
+    pub fn wait(&mut self, time: Duration) -> Rest {
+        self.now += time;
+        if self.rest != Rest::Over && self.deadline.is_some_and(|deadline| deadline <= self.now) {
+            let next = self.lend(Session::expire);
+            self.settle(next);
+        }
+        self.run()
+    }
+
+    /// As [`wait`](Play::wait).
+    pub fn wait_ms(&mut self, millis: u64) -> Rest {
+        self.wait(Duration::from_millis(millis))
+    }
+
+    /// What the loop does with what a session asks for.
+    fn settle(&mut self, mut next: Next) -> Rest {
+        self.rest = loop {
+            match next {
+                Next::Park { deadline } => {
+                    self.deadline = deadline;
+                    break Rest::Parked;
+                }
+                Next::Yield => {
+                    self.yields += 1;
+                    break Rest::Yielded;
+                }
+                Next::Dial(backend) => {
+                    let socket = self.dial(backend);
+                    self.session.dialed(socket);
+                    next = self.lend(Session::advance);
+                }
+                Next::Close(outcome) | Next::Linger(outcome) => break self.close(Some(&outcome)),
+                Next::End => break self.close(None),
+            }
+        };
+        self.rest
+    }
+
+    fn dial(&mut self, backend: BackendId) -> io::Result<Transport<Scripted>> {
+        self.dialed.push(backend.index);
+        let dial = self.dials.pop_front().unwrap_or(Dial::Connects);
+        if let Dial::Fails(kind) = dial {
+            return Err(kind.into());
+        }
+        let (socket, peer) = pair();
+        peer.wire().is_connected = false;
+        match dial {
+            Dial::Connects => peer.connects(),
+            Dial::Refuses => peer.refuses(),
+            Dial::Hangs | Dial::Fails(_) => {}
+        }
+        self.servers.push(peer);
+        Ok(Transport::new(socket))
+    }
+
+    fn close(&mut self, outcome: Option<&Outcome>) -> Rest {
+        let story = std::mem::replace(&mut self.session, Session::Gone).close();
+        assert_eq!(story.is_some(), outcome.is_some(), "a session has one last line: {outcome:?}");
+        if let (Some(story), Some(outcome)) = (story, outcome) {
+            self.journal.close(&story, outcome, &self.plan, self.now, SystemTime::UNIX_EPOCH);
+        }
+        if let Some(backend) = self.holds.backend.take() {
+            self.balancer.closed(backend);
+        }
+        if let Some(address) = self.holds.address.take() {
+            self.addresses.leave(address);
+        }
+        self.deadline = None;
+        Rest::Over
+    }
+
+    /// The lines of the access log.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// The values of these fields in the last line of the access log, which is that of the end.
+    #[track_caller]
+    pub fn told(&self, names: &[&str]) -> String {
+        let lines = self.lines();
+        let line = lines.last().expect("a line");
+        assert!(line.contains(" event=close "), "{line}");
+        let field = |name: &&str| {
+            let (_, value) = line.split_once(&format!(" {name}="))?;
+            let end = if let Some(quoted) = value.strip_prefix('"') {
+                quoted.find('"')? + 2
+            } else {
+                value.find([' ', '\n'])?
+            };
+            Some(value[..end].trim_matches('"').to_owned())
+        };
+        names.iter().map(|name| field(name).unwrap_or("-".into())).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Who ended the session and why.
+    #[track_caller]
+    pub fn outcome(&self) -> String {
+        self.told(&["ended_by", "outcome"])
+    }
+}
