@@ -255,9 +255,11 @@ pub enum Dial {
     Fails(ErrorKind),
 }
 
-/// What a session said last.
+/// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
+    /// It is new, or has been told of an edge: the loop owes it a turn.
+    Ready,
     /// It waits for an edge or its deadline.
     Parked,
     /// It wants another turn.
@@ -346,7 +348,7 @@ impl Play {
             servers: Vec::new(),
             dialed: Vec::new(),
             dials: VecDeque::new(),
-            rest: Rest::Yielded,
+            rest: Rest::Ready,
             deadline: None,
             yields: 0,
             plan,
@@ -390,8 +392,9 @@ impl Play {
         };
         let edges = peer.map(|peer| std::mem::take(&mut peer.wire().edges)).unwrap_or_default();
         let any = edges != Edges::default();
-        if any {
+        if any && self.rest != Rest::Over {
             self.session.mark(side, edges);
+            self.rest = Rest::Ready;
         }
         any
     }
@@ -405,11 +408,12 @@ impl Play {
     /// Turns until nothing is left to do.
     pub fn run(&mut self) -> Rest {
         for _ in 0..TURNS_MAX {
-            let told = self.tell(Side::Client) | self.tell(Side::Server);
-            if self.rest == Rest::Over || (self.rest == Rest::Parked && !told) {
-                return self.rest;
+            self.tell(Side::Client);
+            self.tell(Side::Server);
+            match self.rest {
+                Rest::Ready | Rest::Yielded => drop(self.turn()),
+                Rest::Parked | Rest::Over => return self.rest,
             }
-            self.turn();
         }
         panic!("the session never comes to rest");
     }
@@ -417,7 +421,7 @@ impl Play {
     /// Lets time pass, and what it brings.
     pub fn wait(&mut self, time: Duration) -> Rest {
         self.now += time;
-        if self.rest != Rest::Over && self.deadline.is_some_and(|deadline| deadline <= self.now) {
+        if self.rest == Rest::Parked && self.deadline.is_some_and(|deadline| deadline <= self.now) {
             let next = self.lend(Session::expire);
             self.settle(next);
         }
