@@ -486,13 +486,14 @@ impl<S: Socket> Opening<S> {
                 Wanted::Upgrade { .. } => hold_back(&mut self.client, &mut self.inbox, turn)?,
             }
         }
-        asking.tell_client(&mut self.client)?;
-        match asking.listen(asked, turn)? {
-            Heard::Waiting if spent => Ok(Heard::Spent),
-            heard => {
-                // An interim response that has just arrived need not wait for another edge.
-                asking.tell_client(&mut self.client)?;
-                Ok(heard)
+        loop {
+            asking.tell_client(&mut self.client)?;
+            match asking.listen(asked, turn)? {
+                // While an interim response waits for the client the server is not read. Where the client takes it
+                // right away nobody will tell again of what else the server has sent.
+                Heard::Waiting if !asking.outbox.is_empty() && self.client.is_writable() => {}
+                Heard::Waiting if spent => return Ok(Heard::Spent),
+                heard => return Ok(heard),
             }
         }
     }
