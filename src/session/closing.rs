@@ -35,15 +35,17 @@ enum State {
 }
 
 impl<S: Socket> Closing<S> {
-    /// Refuses: writes our own answer, then closes.
+    /// Refuses: writes what was begun before, then our own answer, then closes.
     pub fn refuse(
         client: Transport<S>,
         mut story: Box<Story>,
         refusal: Refusal,
+        begun: Vec<u8>,
         turn: &Turn<'_>,
     ) -> Closing<S> {
         story.status = Some(refusal.status().0);
-        let answer = reply::write(&refusal, turn.wall, story.is_head_only());
+        let mut answer = begun;
+        answer.extend(reply::write(&refusal, turn.wall, story.is_head_only()));
         let state = State::Answering { answer, written: 0, story, refusal };
         Closing { client, state, deadline: turn.now + ANSWER_TIMEOUT }
     }

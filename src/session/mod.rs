@@ -133,8 +133,9 @@ impl Turn<'_> {
         }
     }
 
-    /// A backend has failed this session.
-    pub fn blame(&mut self, id: BackendId, reason: &str) {
+    /// The backend that this session is counted for has failed it.
+    pub fn blame(&mut self, reason: &str) {
+        let Some(id) = self.holds.backend else { return };
         let went_out = self.balancer.failed(self.plan, id, self.now);
         let pool = &self.plan.pools[usize::from(id.pool.0)];
         let server = &pool.backends[usize::from(id.index)].name;

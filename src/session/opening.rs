@@ -574,8 +574,12 @@ impl<S: Socket> Opening<S> {
                 Line::Asking(asking) if asking.waits_for_client(&call.letter) => {
                     End::Refuse(Refusal::RequestTimeout)
                 }
+                // Its server has said something that it does not take.
+                Line::Asking(asking) if !asking.outbox.is_empty() => {
+                    End::Close(Outcome::Stalled(Side::Client))
+                }
                 Line::Asking(_) => {
-                    call.failed(Refusal::ResponseTimeout, "no answer in time", turn);
+                    turn.blame("no answer in time");
                     End::Refuse(Refusal::ResponseTimeout)
                 }
                 Line::Wanted | Line::Dialing | Line::Dialed(_) | Line::Connecting { .. } => {
@@ -592,9 +596,11 @@ impl<S: Socket> Opening<S> {
         let answers = matches!(self.listener(turn).mode, Mode::Http { .. });
         match end {
             End::Refuse(refusal) if answers && !matches!(refusal, Refusal::ProxyHeader(_)) => {
-                let Opening { client, story, .. } = *self; // a server that was being asked is left here
+                let Opening { client, story, stage, .. } = *self;
+                let begun = outbox(stage); // a server that was being asked is left here
                 turn.let_go();
-                Opened::Into(Session::Closing(Box::new(Closing::refuse(client, story, refusal, turn))))
+                let closing = Closing::refuse(client, story, refusal, begun, turn);
+                Opened::Into(Session::Closing(Box::new(closing)))
             }
             End::Refuse(refusal) => Opened::NotYet(self, Next::Close(Outcome::Refused(refusal))),
             End::Close(outcome) => Opened::NotYet(self, Next::Close(outcome)),
@@ -610,9 +616,7 @@ impl<S: Socket> Opening<S> {
 impl<S: Socket> Call<S> {
     /// The server that was tried has failed: the next one is wanted.
     fn failed(&mut self, refusal: Refusal, reason: &str, turn: &mut Turn<'_>) {
-        if let Some(backend) = turn.holds.backend {
-            turn.blame(backend, reason);
-        }
+        turn.blame(reason);
         self.refusal = refusal;
         self.line = Line::Wanted;
     }
@@ -760,9 +764,7 @@ impl<S: Socket> Asking<S> {
 
     /// The server's answer is none.
     fn malformed(&self, rule: &'static str, turn: &mut Turn<'_>) -> End {
-        if let Some(backend) = turn.holds.backend {
-            turn.blame(backend, rule);
-        }
+        turn.blame(rule);
         End::Refuse(Refusal::BackendMalformed(rule))
     }
 }
@@ -784,6 +786,17 @@ fn answered<S>(stage: Stage<S>) -> Asking<S> {
         Stage::Accepted | Stage::ReadingProxyHeader | Stage::ReadingRequest(_) => {
             unreachable!("it has just been heard")
         }
+    }
+}
+
+/// Interim responses that are still on their way to the client: what follows must not cut one short.
+fn outbox<S>(stage: Stage<S>) -> Vec<u8> {
+    match stage {
+        Stage::Calling(call) => match call.line {
+            Line::Asking(asking) => asking.outbox,
+            Line::Wanted | Line::Dialing | Line::Dialed(_) | Line::Connecting { .. } => Vec::new(),
+        },
+        Stage::Accepted | Stage::ReadingProxyHeader | Stage::ReadingRequest(_) => Vec::new(),
     }
 }
 
