@@ -866,3 +866,6 @@ fn balance_key(balance: &Balance, request: &Request<'_>, client: Option<IpAddr>)
         Balance::Hash(HashKey::Cookie(name)) => value(request.cookie(name)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,7 +252,9 @@ pub enum Dial {
     /// An error, in a moment.
     Refuses,
     /// An error at once.
-    Fails(ErrorKind),
+    Fails,
+    /// An error at once: no descriptor is left.
+    Exhausts,
 }
 
 /// Where a session stands.
@@ -460,15 +462,14 @@ impl Play {
     fn dial(&mut self, backend: BackendId) -> io::Result<Transport<Scripted>> {
         self.dialed.push(backend.index);
         let dial = self.dials.pop_front().unwrap_or(Dial::Connects);
-        if let Dial::Fails(kind) = dial {
-            return Err(kind.into());
-        }
         let (socket, peer) = pair();
         peer.wire().is_connected = false;
         match dial {
             Dial::Connects => peer.connects(),
+            Dial::Hangs => {}
             Dial::Refuses => peer.refuses(),
-            Dial::Hangs | Dial::Fails(_) => {}
+            Dial::Fails => return Err(ErrorKind::HostUnreachable.into()),
+            Dial::Exhausts => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
         }
         self.servers.push(peer);
         Ok(Transport::new(socket))
