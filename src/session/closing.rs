@@ -118,3 +118,99 @@ impl<S: Socket> Closing<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::{PLENTY, Play, Rest};
+    use super::*;
+
+    const CONFIG: &str = "
+        [[listener]]
+        listen = \"127.0.0.1:8020\"
+        upstream = \"u\"
+        [upstream.u]
+        servers = [\"127.0.0.1:8010\"]";
+
+    /// A client that is being refused, of which nothing has been written yet.
+    fn refused() -> Play {
+        let mut play = Play::accepted(CONFIG);
+        play.client.is_full();
+        play.client.sends("nonsense\r\n\r\n");
+        play.run();
+        play
+    }
+
+    #[test]
+    fn an_answer_is_written_as_the_client_takes_it_and_logged_when_it_is_out() {
+        let mut play = refused();
+        let mut length = 0;
+        while play.client.wire().finished == 0 {
+            assert!(play.lines().is_empty());
+            play.client.takes(1);
+            assert_eq!(play.run(), Rest::Parked);
+            length += 1;
+        }
+        let answer = play.client.got();
+        assert_eq!(answer.len(), length);
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with('\n'), "{answer}");
+        assert_eq!(play.lines().len(), 1);
+        play.client.ends();
+        assert_eq!(play.run(), Rest::Over);
+        assert_eq!(play.lines().len(), 1);
+    }
+
+    #[test]
+    fn what_a_client_still_sends_is_read_and_dropped_for_a_moment() {
+        let mut play = refused();
+        play.client.takes(PLENTY);
+        play.client.sends(vec![b'x'; 200_000]);
+        assert_eq!(play.run(), Rest::Parked);
+        assert_eq!(play.client.wire().arrived.len(), 0);
+        play.wait(LINGER_TIMEOUT - Duration::from_millis(1));
+        play.client.sends("x");
+        assert_eq!(play.run(), Rest::Parked);
+        play.wait_ms(1);
+        assert_eq!(play.rest, Rest::Over);
+        assert!(play.client.wire().closed && !play.client.wire().was_reset);
+    }
+
+    #[test]
+    fn a_client_that_never_stops_is_left_at_the_deadline_all_the_same() {
+        let mut play = refused();
+        play.client.takes(PLENTY);
+        play.flow_budget = 10;
+        play.run();
+        for _ in 0..100 {
+            play.client.sends(vec![b'x'; 1000]);
+            play.tell(Side::Client);
+            assert_eq!(play.turn(), Rest::Yielded);
+        }
+        play.now += LINGER_TIMEOUT;
+        assert_eq!(play.turn(), Rest::Over);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_its_answer_stalls() {
+        let mut play = refused();
+        play.client.takes(10);
+        play.run();
+        play.wait(ANSWER_TIMEOUT - Duration::from_millis(1));
+        assert_eq!(play.rest, Rest::Parked);
+        play.wait_ms(1);
+        assert_eq!((play.rest, play.outcome()), (Rest::Over, "adit stalled".into()));
+    }
+
+    #[test]
+    fn a_client_that_goes_away_needs_no_answer() {
+        let mut play = refused();
+        play.client.resets();
+        assert_eq!((play.run(), play.outcome()), (Rest::Over, "client reset".into()));
+
+        let mut play = refused();
+        play.client.takes(PLENTY);
+        play.run();
+        play.client.resets();
+        assert_eq!(play.run(), Rest::Over);
+        assert_eq!(play.lines().len(), 1, "all was said and logged before");
+    }
+}

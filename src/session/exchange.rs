@@ -166,3 +166,271 @@ impl<S: Socket> Exchange<S> {
         self.story
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::{PLENTY, Play, Rest};
+
+    const CONFIG: &str = "
+        [timeouts]
+        response = \"60s\"
+        stalled = \"30s\"
+        [[listener]]
+        listen = \"127.0.0.1:8020\"
+        upstream = \"u\"
+        [upstream.u]
+        servers = [\"127.0.0.1:8010\"]";
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+
+    /// An exchange: the client has sent this, and the server has answered with that.
+    fn answered(request: &str, response: &str) -> Play {
+        let mut play = Play::accepted(CONFIG);
+        play.client.sends(request);
+        play.run();
+        play.server().sends(response);
+        play.run();
+        play
+    }
+
+    /// What stands behind the head that the client or the server has got.
+    fn body(got: &str) -> &str {
+        got.split_once("\r\n\r\n").expect("a head").1
+    }
+
+    /// The response was passed on: the client is told the end and let go, the server is left.
+    #[track_caller]
+    fn check_done(play: &mut Play, response_body: &str) {
+        assert_eq!(body(&play.client.got()), response_body);
+        assert_eq!(play.client.wire().finished, 1);
+        assert!(play.server().wire().closed && !play.server().wire().was_reset);
+        assert_eq!(play.outcome(), "server finished");
+        assert_eq!(play.rest, Rest::Parked, "the client is listened to for a moment");
+        play.client.ends();
+        assert_eq!(play.run(), Rest::Over);
+        assert!(!play.client.wire().was_reset);
+        assert_eq!(play.lines().len(), 1);
+    }
+
+    /// The exchange broke off, so that nobody takes what was passed on for the whole.
+    #[track_caller]
+    fn check_reset(play: &Play, outcome: &str) {
+        assert_eq!((play.rest, play.outcome()), (Rest::Over, outcome.to_owned()));
+        assert_eq!(play.client.wire().finished, 0);
+        assert!(play.client.wire().was_reset && play.server().wire().was_reset);
+    }
+
+    #[test]
+    fn a_response_ends_with_its_body_and_not_a_byte_beyond_it() {
+        check_done(&mut answered(GET, &format!("{OK}bodyHTTP/1.1 200 OK\r\n\r\n")), "body");
+        let mut play = answered(GET, OK);
+        for byte in b"bodyHTTP/1.1 200 OK\r\n\r\n" {
+            play.server().sends([*byte]);
+            play.run();
+        }
+        check_done(&mut play, "body");
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nbo\r\n2\r\ndy\r\n0\r\nA: b\r\n\r\nHTTP/1.1 ";
+        check_done(&mut answered(GET, chunked), "2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n");
+        check_done(&mut answered(&GET.replace("1.1", "1.0"), chunked), "body");
+        check_done(&mut answered(&GET.replace("GET", "HEAD"), &format!("{OK}body")), "");
+        check_done(&mut answered(GET, "HTTP/1.1 204 No\r\nContent-Length: 4\r\n\r\nbody"), "");
+    }
+
+    #[test]
+    fn a_response_without_framing_ends_with_its_server() {
+        let mut play = answered(GET, "HTTP/1.1 200 OK\r\n\r\nbo");
+        play.server().sends("dy");
+        play.run();
+        assert_eq!(play.client.wire().finished, 0);
+        play.server().ends();
+        play.run();
+        check_done(&mut play, "body");
+    }
+
+    #[test]
+    fn a_request_ends_with_its_body_and_not_a_byte_beyond_it() {
+        let mut play = answered(&format!("{POST}bodyGET /smuggled HTTP/1.1\r\n\r\n"), OK);
+        assert_eq!(body(&play.server().got()), "body");
+        play.client.sends("GET /smuggled HTTP/1.1\r\n\r\n");
+        play.run();
+        assert_eq!(play.server().got(), "");
+
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut play = answered(request, OK);
+        play.server().got();
+        for byte in b"4;x=y\r\nbody\r\n0\r\nA: b\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n" {
+            play.client.sends([*byte]);
+            play.run();
+        }
+        assert_eq!(play.server().got(), "4\r\nbody\r\n0\r\n\r\n");
+    }
+
+    #[test]
+    fn a_response_may_come_while_the_request_is_on_its_way() {
+        let mut play = answered(&format!("{POST}bo"), &format!("{OK}bo"));
+        play.client.sends("d");
+        play.server().sends("d");
+        play.run();
+        assert_eq!(body(&play.server().got()), "bod");
+        play.server().sends("y");
+        play.run();
+        check_done(&mut play, "body");
+    }
+
+    #[test]
+    fn a_server_that_takes_no_more_of_a_request_may_still_answer_it() {
+        let mut play = answered(POST, OK);
+        play.server().vanishes();
+        play.client.sends("body");
+        play.run();
+        play.server().sends("body");
+        play.run();
+        check_done(&mut play, "body");
+    }
+
+    #[test]
+    fn a_client_that_has_ended_behind_its_request_is_answered() {
+        let mut play = Play::accepted(CONFIG);
+        play.client.sends(GET);
+        play.client.ends();
+        play.run();
+        play.server().sends(format!("{OK}body"));
+        assert_eq!(play.run(), Rest::Over);
+        assert_eq!((body(&play.client.got()), play.outcome()), ("body", "server finished".into()));
+    }
+
+    #[test]
+    fn what_breaks_off_ends_in_a_reset() {
+        let mut play = answered(GET, &format!("{OK}bo"));
+        play.server().resets();
+        play.run();
+        check_reset(&play, "server reset");
+
+        let mut play = answered(GET, &format!("{OK}bo"));
+        play.client.resets();
+        play.run();
+        check_reset(&play, "client reset");
+
+        let mut play = answered(GET, &format!("{OK}bo"));
+        play.client.vanishes();
+        play.server().sends("d");
+        play.run();
+        check_reset(&play, "client reset");
+
+        let mut play = answered(POST, &format!("{OK}bo"));
+        play.client.sends("bo");
+        play.client.ends();
+        play.run();
+        check_reset(&play, "client truncated");
+
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n";
+        let mut play = answered(GET, chunked);
+        play.server().sends("no chunk");
+        play.run();
+        check_reset(&play, "server a chunk does not begin with its size");
+
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut play = answered(request, OK);
+        play.client.sends("no chunk");
+        play.run();
+        check_reset(&play, "client a chunk does not begin with its size");
+    }
+
+    #[test]
+    fn a_response_cut_short_is_closed_where_the_client_can_tell() {
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo";
+        for response in [format!("{OK}bo"), chunked.to_owned()] {
+            let mut play = answered(GET, &response);
+            play.server().ends();
+            assert_eq!(play.run(), Rest::Over);
+            assert_eq!(play.outcome(), "server truncated");
+            assert!(play.client.got().ends_with("bo"));
+            assert!(play.client.wire().closed && !play.client.wire().was_reset);
+        }
+    }
+
+    /// A chunked response, decoded for a client of HTTP/1.0, ends where the connection does: one that was cut short
+    /// used to look whole.
+    #[test]
+    fn a_response_cut_short_is_reset_where_the_client_cannot_tell() {
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo";
+        let mut play = answered(&GET.replace("1.1", "1.0"), chunked);
+        play.server().ends();
+        play.run();
+        assert!(play.client.got().ends_with("\r\n\r\nbo"));
+        check_reset(&play, "server truncated");
+    }
+
+    #[test]
+    fn bodies_pass_in_bounded_memory_and_bounded_turns() {
+        let mut play = answered(GET, "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n");
+        play.client.got();
+        play.client.is_full();
+        play.server().sends(vec![b'x'; 300_000]);
+        assert_eq!(play.run(), Rest::Parked);
+        assert_eq!(play.server().wire().arrived.len(), 300_000 - play.scratch.len());
+        play.flow_budget = 10_000;
+        play.yields = 0;
+        play.client.takes(PLENTY);
+        play.run();
+        assert_eq!(play.client.got().len(), 300_000);
+        assert_eq!(play.yields, (300_000 - play.scratch.len()) / play.flow_budget);
+    }
+
+    #[test]
+    fn every_body_passes_with_a_budget_of_one_byte() {
+        let mut play = Play::accepted(CONFIG);
+        play.flow_budget = 1;
+        play.client.sends(format!("{POST}body and more"));
+        play.run();
+        assert_eq!(body(&play.server().got()), "body");
+        play.server().sends(format!("{OK}body and more"));
+        play.run();
+        check_done(&mut play, "body");
+    }
+
+    #[test]
+    fn silence_has_a_limit() {
+        for (request, response) in [(GET, "HTTP/1.1 200 OK\r\n\r\nbo"), (POST, OK)] {
+            let mut play = answered(request, response);
+            for _ in 0..3 {
+                play.wait_ms(59_999);
+                play.server().sends("x");
+                assert_eq!(play.run(), Rest::Parked);
+            }
+            play.wait_ms(59_999);
+            assert_eq!(play.rest, Rest::Parked);
+            play.wait_ms(1);
+            check_reset(&play, "adit silent");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_stalls_the_exchange() {
+        let mut play = answered(GET, OK);
+        play.client.is_full();
+        play.server().sends("body");
+        play.run();
+        play.wait_ms(29_999);
+        assert_eq!(play.rest, Rest::Parked);
+        play.wait_ms(1);
+        check_reset(&play, "adit stalled");
+
+        let mut play = answered(POST, OK);
+        play.server().is_full();
+        play.client.sends("body");
+        play.run();
+        play.wait_ms(30_000);
+        check_reset(&play, "adit stalled");
+    }
+
+    #[test]
+    fn only_payload_is_counted() {
+        let mut play = answered(&format!("{POST}body"), &format!("{OK}body"));
+        assert_eq!(play.told(&["status", "bytes_up", "bytes_down"]), "200 4 4");
+        play.client.ends();
+        play.run();
+    }
+}

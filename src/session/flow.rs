@@ -198,3 +198,73 @@ impl Flow {
         self.engine.owned_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::script::{PLENTY, Play, pair};
+    use super::*;
+
+    const CONFIG: &str = "
+        [[listener]]
+        listen = \"127.0.0.1:8020\"
+        protocol = \"tcp\"
+        upstream = \"u\"
+        [upstream.u]
+        servers = [\"127.0.0.1:8010\"]";
+
+    #[test]
+    fn a_body_that_is_whole_already_is_only_flushed_and_its_sink_left_open() {
+        let mut play = Play::tunnel(CONFIG, b"", b"");
+        let ((near, source), (far, sink)) = (pair(), pair());
+        let [mut near, mut far] = [near, far].map(Transport::connected);
+        source.sends("the next request");
+        near.mark(std::mem::take(&mut source.wire().edges));
+        let mut flow = Flow::of_body(b"body".to_vec(), &Body::none(), play.now);
+        assert!(!flow.is_open());
+        let standing = play.lend(|_, turn| {
+            flow.advance(&mut near, &mut far, &mut Body::none(), AtEnd::LeaveOpen, turn).unwrap()
+        });
+        assert_eq!(standing, Standing::Done);
+        assert_eq!((sink.got(), sink.wire().finished), ("body".into(), 0));
+        assert_eq!((source.wire().calls[0], flow.flushed()), (0, 4));
+    }
+
+    #[test]
+    fn a_stall_is_counted_from_when_the_sink_last_took_something() {
+        let mut play = Play::tunnel(CONFIG, b"", b"");
+        let begun = play.now;
+        let ((near, source), (far, sink)) = (pair(), pair());
+        let [mut near, mut far] = [near, far].map(Transport::connected);
+        let mut flow = Flow::new(Vec::new(), begun);
+        let mut advance = |flow: &mut Flow, at: u64| {
+            play.now = begun + Duration::from_secs(at);
+            near.mark(std::mem::take(&mut source.wire().edges));
+            far.mark(std::mem::take(&mut sink.wire().edges));
+            play.lend(|_, turn| {
+                flow.advance(&mut near, &mut far, &mut Everything, AtEnd::HalfClose, turn).unwrap()
+            })
+        };
+        let since = |flow: &Flow| flow.stalled_since().map(|since| (since - begun).as_secs());
+        sink.is_full();
+        assert_eq!((advance(&mut flow, 1), since(&flow)), (Standing::Parked, None));
+        source.sends("abc");
+        assert_eq!((advance(&mut flow, 2), since(&flow)), (Standing::Parked, Some(2)));
+        source.sends("def");
+        assert_eq!((advance(&mut flow, 3), since(&flow)), (Standing::Parked, Some(2)));
+        sink.takes(1);
+        assert_eq!((advance(&mut flow, 4), since(&flow)), (Standing::Parked, Some(4)));
+        sink.takes(PLENTY);
+        assert_eq!((advance(&mut flow, 5), since(&flow)), (Standing::Parked, None));
+        assert_eq!((sink.got(), flow.flushed(), flow.owned_bytes()), ("abcdef".into(), 6, 0));
+        assert_eq!((flow.moved_at() - begun).as_secs(), 5);
+    }
+
+    #[test]
+    fn a_flow_given_up_holds_nothing_and_has_finished() {
+        let mut flow = Flow::new(b"held".to_vec(), Instant::now());
+        flow.give_up();
+        assert!(!flow.is_open() && flow.stalled_since().is_none() && flow.owned_bytes() == 0);
+    }
+}
