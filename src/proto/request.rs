@@ -154,18 +154,26 @@ fn carried<'r>(fields: &Fields<'_>, route: &'r Route) -> Option<&'r str> {
     fields.list("upgrade").find_map(known).map(String::as_str)
 }
 
-/// Whether a field speaks about where a request comes from, under its own name or one that some servers take for it
-/// (CGI makes `X_Real_IP` and `X-Real-IP` the same variable).
-fn introduces(name: &str) -> Introduces {
-    let begins = |prefix: &str| {
-        name.len() >= prefix.len()
-            && name.bytes().zip(prefix.bytes()).all(|(byte, wanted)| match byte {
-                b'_' => wanted == b'-',
-                byte => byte.eq_ignore_ascii_case(&wanted),
-            })
+/// Whether a name begins with this one, whatever the case and with `_` for `-`: CGI makes `X_Real_IP` and `X-Real-IP`
+/// the same variable, and many servers are its heirs.
+fn begins_like(name: &str, prefix: &str) -> bool {
+    let like = |(byte, wanted): (u8, u8)| {
+        let fold = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+        fold(byte) == fold(wanted)
     };
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(like)
+}
+
+/// Whether a server may take one of these names for the other.
+fn is_like(name: &str, other: &str) -> bool {
+    name.len() == other.len() && begins_like(name, other)
+}
+
+/// Whether a field speaks about where a request comes from, under its own name or one that some servers take for it.
+fn introduces(name: &str) -> Introduces {
+    let begins = |prefix: &str| begins_like(name, prefix);
     let alias = name.contains('_');
-    if alias && (begins("x-forwarded") || begins("x-real")) {
+    if alias && (begins("x-forwarded") || begins("x-real") || is_like(name, "x-request-id")) {
         Introduces::Alias
     } else if !alias && (begins("x-forwarded-") || name.eq_ignore_ascii_case("forwarded")) {
         Introduces::ByTrust
@@ -192,8 +200,8 @@ enum Introduces {
 pub fn rebuild(request: &Request<'_>, wanted: &Wanted, intro: &Introduction<'_>, route: &Route) -> Vec<u8> {
     let fields = &request.head.fields;
     let changed = |name: &str| {
-        route.set_headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
-            || route.remove_headers.iter().any(|removed| removed.eq_ignore_ascii_case(name))
+        route.set_headers.iter().any(|(set, _)| is_like(set, name))
+            || route.remove_headers.iter().any(|removed| is_like(removed, name))
     };
     let mut out = Vec::with_capacity(1024);
     for part in [request.head.method, " ", &request.target.origin_form, " HTTP/1.1\r\n"] {
