@@ -273,7 +273,7 @@ fn introduce(
     chain.extend(peer.as_deref().map(str::as_bytes));
     put("X-Forwarded-For", &chain.join(&b", "[..]));
     put("X-Forwarded-Proto", scheme(request, intro));
-    let said = fields.all("x-forwarded-host").next().filter(|_| intro.trusted);
+    let said = fields.all("x-forwarded-host").next().filter(|said| intro.trusted && !said.is_empty());
     put("X-Forwarded-Host", said.or(request.authority).unwrap_or_default());
     put("X-Real-IP", intro.client.map(|client| client.to_string()).unwrap_or_default().as_bytes());
     put("X-Request-ID", intro.request_id.as_bytes());
