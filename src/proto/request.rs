@@ -301,3 +301,6 @@ fn fill_in(template: &Template, request: &Request<'_>, intro: &Introduction<'_>)
     }
     value
 }
+
+#[cfg(test)]
+mod tests;
