@@ -15,6 +15,16 @@ fn proxy_header() {
     corpus_and_mutations("proxy_header", adit::fuzz::proxy_header);
 }
 
+#[test]
+fn request_head() {
+    corpus_and_mutations("request_head", adit::fuzz::request_head);
+}
+
+#[test]
+fn response_head() {
+    corpus_and_mutations("response_head", adit::fuzz::response_head);
+}
+
 /// Enough to meet each single-byte mistake in a small corpus, and a second or two unoptimized.
 const MUTATIONS: usize = 20_000;
 
