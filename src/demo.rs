@@ -76,8 +76,8 @@ impl Demo {
     }
 
     fn plan(&self, port: u16) -> Plan {
-        // An open page is a tunnel that nobody ends: a demo does not wait half a minute for it. Its clients are few, and
-        // fit into any descriptor limit.
+        // An open page is a tunnel that nobody ends: a demo does not wait half a minute for it. Its clients are
+        // few, and fit into any descriptor limit.
         let text = format!(
             "[timeouts]\ndrain = \"2s\"\n\
              [limits]\nmax_connections = 256\n\

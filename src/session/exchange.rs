@@ -231,7 +231,8 @@ mod tests {
             play.run();
         }
         check_done(&mut play, "body");
-        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nbo\r\n2\r\ndy\r\n0\r\nA: b\r\n\r\nHTTP/1.1 ";
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       2;x=y\r\nbo\r\n2\r\ndy\r\n0\r\nA: b\r\n\r\nHTTP/1.1 ";
         check_done(&mut answered(GET, chunked), "2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n");
         check_done(&mut answered(&GET.replace("1.1", "1.0"), chunked), "body");
         check_done(&mut answered(&GET.replace("GET", "HEAD"), &format!("{OK}body")), "");

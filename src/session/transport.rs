@@ -4,8 +4,8 @@
 //! transfer shorter than asked for, which has emptied (or filled) the socket: no second call just to be told so. What
 //! arrives after that brings a new edge. Only a peer's FIN needs care: where it came along with the bytes there is no
 //! further edge, so a socket that is known to be closed for reading stays readable until a read says so. Urgent data
-//! needs the same: a read ends short of it though more stands behind it (`MSG_OOB` of send(2); the urgent byte itself is
-//! none of the stream's and is left out).
+//! needs the same: a read ends short of it though more stands behind it (`MSG_OOB` of send(2); the urgent byte itself
+//! is none of the stream's and is left out).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
