@@ -352,7 +352,8 @@ fn a_trusted_proxy_s_word_is_kept_and_extended() {
 #[test]
 fn a_client_on_a_unix_socket_has_no_address_to_tell() {
     let unix = Introduction { peer: None, client: None, ..stranger() };
-    let expected = "GET / HTTP/1.1|Host: a|Connection: close|X-Forwarded-Proto: http|X-Forwarded-Host: a|X-Request-ID: id";
+    let expected = "GET / HTTP/1.1|Host: a|Connection: close|\
+                    X-Forwarded-Proto: http|X-Forwarded-Host: a|X-Request-ID: id";
     assert_eq!(rebuilt("GET / HTTP/1.1|Host: a|X-Forwarded-For: 1.1.1.1", &unix, &route()), expected);
     let trusted = Introduction { trusted: true, client: Some([1, 1, 1, 1].into()), ..unix };
     let got = rebuilt("GET / HTTP/1.1|Host: a|X-Forwarded-For: 1.1.1.1", &trusted, &route());
