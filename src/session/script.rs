@@ -236,7 +236,17 @@ impl Peer {
         wire.edges = Edges { readable: true, writable: true, read_closed: true, failed: true };
     }
 
-    /// What it has got so far, which is forgotten.
+    /// Whether everything that it caused has been told.
+    pub fn is_quiet(&self) -> bool {
+        self.wire().edges == Edges::default()
+    }
+
+    /// What it has got so far.
+    pub fn got_bytes(&self) -> Vec<u8> {
+        self.wire().got.clone()
+    }
+
+    /// What it has got since this was last asked.
     pub fn got(&self) -> String {
         String::from_utf8(std::mem::take(&mut self.wire().got)).expect("text")
     }

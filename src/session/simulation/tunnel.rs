@@ -1,55 +1,15 @@
-//! Sessions among peers that do anything in any order, and a model that checks each step.
-//!
-//! One seed is one run: what is sent, taken, ended, reset and when, in what order edges are told and turns taken, how
-//! much a turn may move. The sockets are [`script`](super::script)'s, whose edges come once: a session that forgets
-//! something it could do is a session that stands still, and that is a failure. A failed run prints its seed.
-//!
-//! `ADIT_SEEDS=100000 cargo test --release --lib simulation` looks further.
+//! A tunnel between two ends that do anything.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::Session;
-use super::script::{PLENTY, Peer, Play, Rest};
-use super::transport::Edges;
+use super::super::Session;
+use super::super::script::{PLENTY, Peer, Play, Rest};
+use super::{budget, for_seeds, noise};
 use crate::error::Side;
 
-/// Seeds that are tried each time: enough for each planted bug that this was built to find, in a second or two.
-const SEEDS: u64 = 2_000;
-
 const SIDES: [Side; 2] = [Side::Client, Side::Server];
-
-/// Runs `simulate` for every seed, and tells which one failed.
-fn for_seeds(simulate: impl Fn(u64)) {
-    struct Tell(u64);
-    impl Drop for Tell {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("the simulation fails with seed {}", self.0);
-            }
-        }
-    }
-    let seeds =
-        std::env::var("ADIT_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("ADIT_SEEDS is a number"));
-    for seed in 0..seeds {
-        let _tell = Tell(seed);
-        simulate(seed);
-    }
-}
-
-fn noise(dice: &mut Rng, bytes_max: usize) -> Vec<u8> {
-    (0..dice.usize(..=bytes_max)).map(|_| dice.u8(..)).collect()
-}
-
-/// How much one direction may move in a turn: mostly so little that everything happens in pieces.
-fn budget(dice: &mut Rng) -> usize {
-    if dice.u8(..8) == 0 { 100_000 } else { dice.usize(1..=9) }
-}
-
-fn is_quiet(peer: &Peer) -> bool {
-    peer.wire().edges == Edges::default()
-}
 
 /// One end of a tunnel, as the model knows it.
 #[derive(Debug, Default)]
@@ -173,7 +133,7 @@ impl Tunnel {
         if half_closed || held {
             assert!(self.play.deadline.is_some(), "a wait for a peer has a deadline");
         }
-        if !(0..2).all(|end| is_quiet(self.peer(end))) {
+        if !(0..2).all(|end| self.peer(end).is_quiet()) {
             return;
         }
         for end in [0, 1] {
@@ -201,7 +161,7 @@ impl Tunnel {
             if self.play.rest != Rest::Parked {
                 self.play.turn();
                 self.check();
-            } else if (0..2).all(|end| is_quiet(self.peer(end))) {
+            } else if (0..2).all(|end| self.peer(end).is_quiet()) {
                 panic!("the session stands still");
             }
         }
@@ -246,17 +206,16 @@ const CONFIG: &str = "
 
 #[test]
 fn a_tunnel_keeps_its_promises_whatever_its_ends_do() {
-    for_seeds(|seed| {
-        let mut dice = Rng::with_seed(seed);
+    for_seeds(|dice| {
         let may_fail = dice.u8(..4) == 0;
-        let mut tunnel = Tunnel::new(&mut dice);
+        let mut tunnel = Tunnel::new(dice);
         for _ in 0..dice.usize(..300) {
             if tunnel.play.rest == Rest::Over {
                 break;
             }
-            tunnel.step(&mut dice, may_fail);
+            tunnel.step(dice, may_fail);
         }
-        tunnel.calm_down(&mut dice);
+        tunnel.calm_down(dice);
         tunnel.check();
         tunnel.check_end();
     });
