@@ -5,9 +5,9 @@ mod common;
 
 use std::io::Read;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Backend, Client, Running, Unanswering, open_tunnel, start, start_http};
+use common::{Backend, Client, Running, Unanswering, WAIT, open_tunnel, start, start_http};
 
 /// Expects the last line of a session, by its last fields.
 #[track_caller]
@@ -19,8 +19,9 @@ fn expect_close(proxy: &Running, ending: &str) -> String {
 
 /// Goes on with something until the next session has ended, whose last line it gives back.
 fn until_one_has_ended(proxy: &Running, mut go_on: impl FnMut()) -> String {
-    let before = proxy.handle.stats();
+    let (before, until) = (proxy.handle.stats(), Instant::now() + WAIT);
     while proxy.handle.stats().tunnels_closed == before.tunnels_closed {
+        assert!(Instant::now() < until, "none has ended");
         go_on();
     }
     proxy.closed_line()
