@@ -261,7 +261,8 @@ fn a_proxy_header_in_time_alone_is_no_request_to_answer() {
 
 #[test]
 fn more_bytes_do_not_extend_the_handshake() {
-    let proxy = start_http(&dead_address(), "[timeouts]\nhandshake = \"200ms\"\n");
+    let proxy =
+        start_http(&dead_address(), "[timeouts]\nhandshake = \"200ms\"\n[limits]\nmax_header_bytes = 512\n");
     let mut client = proxy.client();
     client.send("GET /");
     client.stream.get_ref().set_read_timeout(Some(Duration::from_millis(10))).unwrap();
