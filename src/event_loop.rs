@@ -45,7 +45,7 @@ const ACCEPT_BUDGET: usize = 64;
 
 /// How long accepting pauses when the process or the machine has run out of descriptors or memory, unless a session
 /// ends before that. Long enough not to spin, short enough not to be noticed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a connection is watched for. Urgent data among it, as a read ends short of that (see [`Edges::read_closed`]).
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -86,7 +86,10 @@ pub struct EventLoop {
     /// Slots to free at the end of the turn.
     ended: Vec<usize>,
     /// Accepting pauses until then.
-    accept_paused: Option<Instant>,
+    paused_until: Option<Instant>,
+    /// Sessions that wait for a descriptor to reach a server with, the first to wait first. While there are any nobody
+    /// is accepted: each descriptor that becomes free is for them.
+    undialed: VecDeque<Undialed>,
     /// Whether the pause has been logged: once for each time we run out.
     exhaustion_is_logged: bool,
     phase: Phase,
@@ -114,6 +117,14 @@ struct Slot {
     queued: bool,
     /// Whether it has ended; the slot is freed at the end of the turn.
     over: bool,
+}
+
+/// A session that asked for a socket when there was none to be had.
+struct Undialed {
+    key: usize,
+    backend: BackendId,
+    /// It waits as long as it would for the server itself.
+    deadline: Instant,
 }
 
 /// Whether the loop takes in clients.
@@ -249,7 +260,8 @@ impl EventLoop {
             ready: VecDeque::new(),
             yielded: VecDeque::new(),
             ended: Vec::new(),
-            accept_paused: None,
+            paused_until: None,
+            undialed: VecDeque::new(),
             exhaustion_is_logged: false,
             phase: Phase::Serving,
             clock: Clock::read(),
@@ -305,6 +317,7 @@ impl EventLoop {
             self.work(key, Work::Advance);
         }
         self.ready = ready; // for its room
+        self.resume();
         self.accept();
         self.expire();
         self.reap();
@@ -314,14 +327,15 @@ impl EventLoop {
     /// How long the poll may sleep.
     fn wait(&self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept_more = self.may_accept() && self.doors.iter().any(|door| door.ready);
-        if self.more_events || !self.yielded.is_empty() || may_accept_more {
+        let may_dial = self.paused_until.is_none() && !self.undialed.is_empty();
+        if self.more_events || !self.yielded.is_empty() || may_accept_more || may_dial {
             return Some(Duration::ZERO);
         }
         let drain = match self.phase {
             Phase::Draining(deadline) => deadline,
             Phase::Serving | Phase::Stopped => None,
         };
-        let next = [self.timers.next(), self.accept_paused, drain].into_iter().flatten().min();
+        let next = [self.timers.next(), self.paused_until, drain].into_iter().flatten().min();
         match next {
             None => timeout,
             Some(next) => {
@@ -393,6 +407,7 @@ impl EventLoop {
             flow_budget: FILL_BYTES_MAX,
             dice: &mut self.tools.dice,
             journal: &mut self.tools.journal,
+            stats: &self.stats,
         };
         let session = &mut slot.session;
         let worked = catch_unwind(AssertUnwindSafe(|| match work {
@@ -419,17 +434,47 @@ impl EventLoop {
                     }
                     return;
                 }
-                Next::Dial(backend) => {
-                    let socket = self.dial(key, backend);
-                    if let Err(error) = &socket {
-                        self.judge_dial_error(error);
-                    }
-                    self.slots[key].session.dialed(socket);
-                    next = self.lend(key, Work::Advance);
-                }
+                Next::Dial(backend) => match self.dial(key, backend) {
+                    Err(error) if sys::is_exhaustion(&error) => return self.put_off(key, backend, &error),
+                    socket => next = self.connect(key, socket),
+                },
                 Next::Close(outcome) | Next::Linger(outcome) => return self.close(key, Some(&outcome)),
                 Next::End => return self.close(key, None),
             }
+        }
+    }
+
+    /// Gives a session the socket that it asked for, or the reason why there is none.
+    fn connect(&mut self, key: usize, socket: io::Result<Transport<Stream>>) -> Next {
+        self.slots[key].session.dialed(socket);
+        self.lend(key, Work::Advance)
+    }
+
+    /// There is no descriptor for a socket to a server: the session waits for one, and clients do in the backlog.
+    fn put_off(&mut self, key: usize, backend: BackendId, error: &io::Error) {
+        let listener = &self.plan.listeners[usize::from(self.slots[key].listener)];
+        let deadline = self.clock.now + listener.timeouts.connect;
+        self.undialed.push_back(Undialed { key, backend, deadline });
+        self.pause(format_args!("cannot open a socket to a server"), error);
+    }
+
+    /// Ends a pause, and gives what has become free to those who wait for it.
+    fn resume(&mut self) {
+        if self.paused_until.is_some_and(|until| self.clock.now < until) {
+            return;
+        }
+        self.paused_until = None;
+        while let Some(&Undialed { key, backend, deadline }) = self.undialed.front() {
+            let socket = self.dial(key, backend);
+            match &socket {
+                Err(error) if sys::is_exhaustion(error) && self.clock.now < deadline => {
+                    return self.pause(format_args!("cannot open a socket to a server"), error);
+                }
+                Err(_) | Ok(_) => {}
+            }
+            self.undialed.pop_front();
+            let next = self.connect(key, socket);
+            self.settle(key, next);
         }
     }
 
@@ -455,7 +500,7 @@ impl EventLoop {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.over) else { return };
         slot.over = true;
         let session = std::mem::replace(&mut slot.session, Session::Gone);
-        self.stats.session_closed(session.is_tunnel());
+        self.stats.session_closed(slot.holds.tunnel);
         // A session that has panicked may do so again.
         let story = catch_unwind(AssertUnwindSafe(|| session.close())).unwrap_or_default();
         if let (Some(story), Some(outcome)) = (story, outcome) {
@@ -469,18 +514,17 @@ impl EventLoop {
             self.tools.addresses.leave(address);
         }
         self.timers.clear(key);
+        self.undialed.retain(|undialed| undialed.key != key);
         self.ended.push(key);
     }
 
     fn may_accept(&self) -> bool {
-        self.accept_paused.is_none() && self.slots.len() < self.plan.limits.max_connections
+        let paused = self.paused_until.is_some() || !self.undialed.is_empty();
+        !paused && self.slots.len() < self.plan.limits.max_connections
     }
 
     /// Takes in the clients that wait, a budget of them for each listener.
     fn accept(&mut self) {
-        if self.accept_paused.is_some_and(|until| until <= self.clock.now) {
-            self.accept_paused = None;
-        }
         for index in 0..self.doors.len() {
             for _ in 0..ACCEPT_BUDGET {
                 if !self.doors[index].ready || !self.may_accept() {
@@ -511,23 +555,16 @@ impl EventLoop {
             // Out of descriptors or memory, or something unheard of: trying again at once would only spin.
             _ => {
                 let address = self.doors[index].address.to_string();
-                self.pause_accepting(format_args!("cannot accept on {address}"), error);
+                self.pause(format_args!("cannot accept on {address}"), error);
             }
         }
     }
 
-    /// Without descriptors to reach servers with, clients are better off in the backlog than refused.
-    fn judge_dial_error(&mut self, error: &io::Error) {
-        if sys::is_exhaustion(error) {
-            self.pause_accepting(format_args!("cannot open a socket to a server"), error);
-        }
-    }
-
-    fn pause_accepting(&mut self, what: std::fmt::Arguments<'_>, error: &io::Error) {
-        self.accept_paused = Some(self.clock.now + ACCEPT_PAUSE);
+    fn pause(&mut self, what: std::fmt::Arguments<'_>, error: &io::Error) {
+        self.paused_until = Some(self.clock.now + EXHAUSTION_PAUSE);
         if !std::mem::replace(&mut self.exhaustion_is_logged, true) {
             log::error!(
-                "{what}: {error}; no client is accepted for {ACCEPT_PAUSE:?} or until a session ends"
+                "{what}: {error}; no client is accepted for {EXHAUSTION_PAUSE:?} or until a session ends"
             );
         }
     }
@@ -579,7 +616,7 @@ impl EventLoop {
         for key in self.ended.drain(..) {
             self.slots.remove(key);
         }
-        self.accept_paused = None;
+        self.paused_until = None;
     }
 
     /// Does what was asked through a handle.

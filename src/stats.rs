@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Stats {
     accepted: AtomicU64,
     open: AtomicU64,
-    tunnels_closed: AtomicU64,
+    tunnels_opened: AtomicU64,
+    tunnels_open: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -18,8 +19,10 @@ pub struct Snapshot {
     pub accepted: u64,
     /// Sessions that are open now.
     pub open: u64,
-    /// Tunnels that have ended.
-    pub tunnels_closed: u64,
+    /// Tunnels since the start.
+    pub tunnels_opened: u64,
+    /// Tunnels that are open now.
+    pub tunnels_open: u64,
     /// Sessions ended by a bug of ours.
     pub panics: u64,
 }
@@ -30,9 +33,14 @@ impl Stats {
         self.open.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn tunnel_opened(&self) {
+        self.tunnels_opened.fetch_add(1, Relaxed);
+        self.tunnels_open.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn session_closed(&self, was_tunnel: bool) {
         self.open.fetch_sub(1, Relaxed);
-        self.tunnels_closed.fetch_add(was_tunnel.into(), Relaxed);
+        self.tunnels_open.fetch_sub(was_tunnel.into(), Relaxed);
     }
 
     pub(crate) fn panicked(&self) {
@@ -44,7 +52,8 @@ impl Stats {
         Snapshot {
             accepted: self.accepted.load(Relaxed),
             open: self.open.load(Relaxed),
-            tunnels_closed: self.tunnels_closed.load(Relaxed),
+            tunnels_opened: self.tunnels_opened.load(Relaxed),
+            tunnels_open: self.tunnels_open.load(Relaxed),
             panics: self.panics.load(Relaxed),
         }
     }

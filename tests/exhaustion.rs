@@ -77,7 +77,7 @@ fn without_descriptors_it_waits_and_then_serves_those_who_waited() {
 #[test]
 fn a_session_without_a_descriptor_for_its_server_is_told_503_and_no_server_is_blamed() {
     let backend = Backend::new();
-    let mut process = start(&backend.address(), "http", "");
+    let mut process = start(&backend.address(), "http", "connect = \"300ms\"");
     let idle_descriptors = process.descriptors();
     let mut crowd: Vec<Client> = (0..CROWD).map(|_| process.client()).collect();
     await_full(&process);
@@ -93,6 +93,31 @@ fn a_session_without_a_descriptor_for_its_server_is_told_503_and_no_server_is_bl
     client.ask("/");
     backend.accept().agree();
     assert!(client.head().starts_with("HTTP/1.1 101 "));
+}
+
+/// Whether a client or a server takes the last descriptor depends on how many there are.
+#[test]
+fn who_waits_for_a_descriptor_is_not_turned_away() {
+    for descriptors in [DESCRIPTORS, DESCRIPTORS + 1] {
+        let backend = Backend::new();
+        let config = format!(
+            "[log]\naccess = \"off\"\n[timeouts]\nconnect = \"1h\"\n\
+             [[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
+             [upstream.u]\nservers = [\"{}\"]\n",
+            backend.address()
+        );
+        let mut process = Process::start_limited(&config, descriptors);
+        let idle_descriptors = process.descriptors();
+        let crowd: Vec<Client> = (0..CROWD).map(|_| process.client()).collect();
+        for mut client in crowd {
+            let mut server = backend.accept(); // in the order of the backlog: this client's
+            client.send("ping");
+            server.expect("ping");
+            server.send("pong");
+            client.expect("pong");
+        }
+        process.expect_rest(idle_descriptors);
+    }
 }
 
 #[test]

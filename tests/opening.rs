@@ -68,6 +68,8 @@ fn a_handshake_opens_a_tunnel() {
     let backend = Backend::new();
     let proxy = start_http(&backend.address(), "");
     let (mut client, mut server) = open_tunnel(&proxy, &backend);
+    let stats = proxy.handle.stats();
+    assert_eq!((stats.open, stats.tunnels_opened, stats.tunnels_open), (1, 1, 1));
     client.send("up");
     server.expect("up");
     server.send("down");
@@ -80,6 +82,8 @@ fn a_handshake_opens_a_tunnel() {
     assert!(line.contains(" bytes_up=2 bytes_down=4 "), "{line}");
     assert!(line.ends_with(" outcome=finished ended_by=client"), "{line}");
     proxy.await_empty();
+    let stats = proxy.handle.stats();
+    assert_eq!((stats.accepted, stats.tunnels_opened, stats.tunnels_open), (1, 1, 0));
 }
 
 #[test]

@@ -32,7 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
     // Machines meet streams. A server that fails is named at once, which is what `log` is for.
     ("session", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
     ("session", &["crate::access_log", "crate::balance", "crate::limit", "crate::route"]),
-    ("session", &["fastrand::Rng", "log"]),
+    ("session", &["crate::stats", "fastrand::Rng", "log"]),
     ("session::transport", &["mio::net"]),
     // The loop: the poll, the slab and the clock. A unix socket's file goes with its listener.
     ("event_loop", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),

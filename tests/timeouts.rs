@@ -20,7 +20,7 @@ fn expect_close(proxy: &Running, ending: &str) -> String {
 /// Goes on with something until the next session has ended, whose last line it gives back.
 fn until_one_has_ended(proxy: &Running, mut go_on: impl FnMut()) -> String {
     let (before, until) = (proxy.handle.stats(), Instant::now() + WAIT);
-    while proxy.handle.stats().tunnels_closed == before.tunnels_closed {
+    while proxy.handle.stats().tunnels_open == before.tunnels_open {
         assert!(Instant::now() < until, "none has ended");
         go_on();
     }

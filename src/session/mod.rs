@@ -12,6 +12,7 @@ use crate::balance::Balancer;
 use crate::error::{Outcome, Refusal, Side};
 use crate::limit::PerAddress;
 use crate::plan::{BackendId, Plan, Timeouts};
+use crate::stats::Stats;
 
 pub mod closing;
 pub mod engine;
@@ -78,6 +79,8 @@ pub struct Holds {
     pub address: Option<IpAddr>,
     /// Counted among the sessions of this backend.
     pub backend: Option<BackendId>,
+    /// Counted among the open tunnels.
+    pub tunnel: bool,
 }
 
 /// What a session may use while it works: the loop's own, lent for a turn.
@@ -106,6 +109,8 @@ pub struct Turn<'a> {
     pub dice: &'a mut fastrand::Rng,
     /// The access log.
     pub journal: &'a mut Journal,
+    /// The counters.
+    pub stats: &'a Stats,
 }
 
 impl Turn<'_> {
@@ -143,8 +148,10 @@ impl Turn<'_> {
         log::warn!("server {server} of upstream {upstream} {what}: {reason}");
     }
 
-    /// Writes the line of a tunnel that has opened.
-    pub fn log_open(&mut self, story: &Story) {
+    /// A tunnel has opened: counts it and writes its line.
+    pub fn opened(&mut self, story: &Story) {
+        self.holds.tunnel = true;
+        self.stats.tunnel_opened();
         self.journal.open(story, self.plan, self.now, self.wall);
     }
 
@@ -244,6 +251,7 @@ impl<S: Socket> Session<S> {
     }
 
     /// Whether it is a tunnel.
+    #[cfg(test)]
     pub fn is_tunnel(&self) -> bool {
         matches!(self, Session::Relaying(_))
     }

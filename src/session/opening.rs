@@ -524,7 +524,7 @@ impl<S: Socket> Opening<S> {
         story.overhead[0] = up.len() as u32;
         up.extend_from_slice(&inbox);
         story.handshake = Some(turn.now.saturating_duration_since(story.accepted));
-        turn.log_open(&story);
+        turn.opened(&story);
         Opened::Into(Session::Relaying(Relay::new([client, server], up, Vec::new(), story, turn.now)))
     }
 
@@ -536,7 +536,7 @@ impl<S: Socket> Opening<S> {
         story.overhead[1] = head_bytes as u32;
         story.status = Some(101);
         story.handshake = Some(turn.now.saturating_duration_since(story.accepted));
-        turn.log_open(&story);
+        turn.opened(&story);
         Opened::Into(Session::Relaying(Relay::new([client, server], inbox, down, story, turn.now)))
     }
 

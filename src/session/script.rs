@@ -27,6 +27,7 @@ use crate::balance::Balancer;
 use crate::error::{Outcome, Side};
 use crate::limit::PerAddress;
 use crate::plan::{BackendId, Plan};
+use crate::stats::Stats;
 
 /// Room without end, as far as a test is concerned.
 pub const PLENTY: usize = usize::MAX / 2;
@@ -291,6 +292,7 @@ pub struct Play {
     pub flow_budget: usize,
     dice: fastrand::Rng,
     journal: Journal,
+    stats: Stats,
     lines: Arc<Mutex<Vec<String>>>,
     pub now: Instant,
     pub session: Session<Scripted>,
@@ -348,6 +350,7 @@ impl Play {
             balancer: Balancer::new(&plan),
             addresses: PerAddress::new(plan.limits.max_connections_per_ip),
             holds: Holds::default(),
+            stats: Stats::default(),
             buffers: Buffers::default(),
             scratch: vec![0; FILL_BYTES_MAX],
             flow_budget: FILL_BYTES_MAX,
@@ -392,6 +395,7 @@ impl Play {
             flow_budget: self.flow_budget,
             dice: &mut self.dice,
             journal: &mut self.journal,
+            stats: &self.stats,
         };
         work(&mut self.session, &mut turn)
     }
