@@ -226,15 +226,17 @@ enum Work {
 
 impl EventLoop {
     /// Opens every listener of the plan. Nothing half-starts: where one cannot be opened none stays open.
-    pub fn new(plan: Plan, commands: Receiver<Command>) -> Result<(EventLoop, Waker), StartError> {
+    pub fn new(mut plan: Plan, commands: Receiver<Command>) -> Result<(EventLoop, Waker), StartError> {
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?;
         let tcp_options = TcpOptions { keepalive: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout };
         let mut doors = Vec::with_capacity(plan.listeners.len());
-        for (index, listener) in plan.listeners.iter().enumerate() {
+        for (index, listener) in plan.listeners.iter_mut().enumerate() {
             let failed = |error| StartError::Listen { address: listener.address.to_string(), error };
             let mut door = Door::open(&listener.address, plan.tcp.backlog, &tcp_options).map_err(failed)?;
             door.register(poll.registry(), Token(index)).map_err(StartError::EventLoop)?;
+            // Who reads the log wants to know the port, also where the kernel chose it.
+            listener.address.clone_from(&door.address);
             log::info!("listening on {}", door.address);
             doors.push(door);
         }

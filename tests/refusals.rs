@@ -81,8 +81,9 @@ fn what_is_no_http_is_400() {
     check_all(
         400,
         &[
-            ("SSH-2.0-OpenSSH_9.9\r\n\r\n", "the request line is malformed"),
-            ("GET /\r\n\r\n", "the request line is malformed"),
+            ("SSH-2.0-OpenSSH_9.9\r\n", "no HTTP version"),
+            ("GET /\r\n", "no HTTP version"),
+            ("GET /\r\n\r\n", "no HTTP version"),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "the request line is malformed"),
             ("GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", "the request line is malformed"),
             ("GET / HTTP/11\r\nHost: a\r\n\r\n", "no HTTP version"),

@@ -17,6 +17,8 @@ pub type Fault = &'static str;
 pub struct Scanner {
     scanned: usize,
     at: At,
+    /// Where the first line ends, until somebody has asked.
+    first_line: Option<usize>,
 }
 
 /// Where in a head the next byte stands.
@@ -27,7 +29,11 @@ enum At {
     Start,
     /// Behind a CR before the first line.
     StartCr,
-    /// In a line.
+    /// In the first line.
+    First,
+    /// Behind a CR that ends the first line.
+    FirstCr,
+    /// In another line.
     Line,
     /// Behind a CR that ends a line.
     LineCr,
@@ -46,20 +52,35 @@ impl Scanner {
             self.at = match (self.at, byte) {
                 (At::Start, b'\r') => At::StartCr,
                 (At::StartCr, b'\n') => At::Start,
+                (At::First, b'\r') => At::FirstCr,
                 (At::Line, b'\r') => At::LineCr,
+                (At::FirstCr, b'\n') => {
+                    self.first_line = Some(self.scanned);
+                    At::Next
+                }
                 (At::LineCr, b'\n') => At::Next,
                 (At::Next, b'\r') => At::NextCr,
                 (At::NextCr, b'\n') => return Ok(Some(self.scanned)),
-                (At::StartCr | At::LineCr | At::NextCr, _) => return Err("a CR without LF in the head"),
-                (At::Start | At::Line | At::Next, b'\n') => return Err("an LF without CR in the head"),
+                (At::StartCr | At::FirstCr | At::LineCr | At::NextCr, _) => {
+                    return Err("a CR without LF in the head");
+                }
+                (At::Start | At::First | At::Line | At::Next, b'\n') => {
+                    return Err("an LF without CR in the head");
+                }
                 (At::Next, b' ' | b'\t') => return Err("a folded header field"),
-                (At::Start | At::Line | At::Next, byte) if is_control(byte) => {
+                (At::Start | At::First | At::Line | At::Next, byte) if is_control(byte) => {
                     return Err("a control character in the head");
                 }
-                (At::Start | At::Line | At::Next, _) => At::Line,
+                (At::Start | At::First, _) => At::First,
+                (At::Line | At::Next, _) => At::Line,
             };
         }
         Ok(None)
+    }
+
+    /// Where the first line ends: said once, when that has been scanned.
+    pub fn found_first_line(&mut self) -> Option<usize> {
+        self.first_line.take()
     }
 }
 
@@ -275,7 +296,8 @@ pub fn parse_request(bytes: &[u8], headers_max: usize) -> Result<RequestHead<'_>
                 return Err(Refusal::BadRequest("the request head is not complete"));
             }
             Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyHeaders),
-            Err(_) if names_other_version(bytes) => return Err(Refusal::HttpVersion),
+            Err(_) if names_other_version(first_line(bytes)) => return Err(Refusal::HttpVersion),
+            Err(_) if !names_version(first_line(bytes)) => return Err(Refusal::BadRequest(NO_VERSION)),
             Err(error) => return Err(Refusal::BadRequest(fault(error))),
         }
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
@@ -312,10 +334,21 @@ pub fn parse_response(bytes: &[u8], headers_max: usize) -> Result<ResponseHead<'
     })
 }
 
+/// What is wrong with a request line that [`names_version`] says no to.
+pub const NO_VERSION: Fault = "the request line has no HTTP version";
+
+fn first_line(head: &[u8]) -> &[u8] {
+    head.trim_ascii_start().split(|&byte| byte == b'\r').next().unwrap_or_default()
+}
+
+/// Whether a request line ends in something like a version. One of HTTP/0.9 does not.
+pub fn names_version(line: &[u8]) -> bool {
+    let words = line.trim_ascii().rsplit(|&byte| byte == b' ');
+    words.map(|word| word.starts_with(b"HTTP/")).next().unwrap_or_default()
+}
+
 /// Whether the request line ends in a well-formed version that is not ours (`PRI * HTTP/2.0` is one).
-fn names_other_version(head: &[u8]) -> bool {
-    let head = head.trim_ascii_start();
-    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+fn names_other_version(line: &[u8]) -> bool {
     let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
     match version.strip_prefix(b"HTTP/") {
         Some(&[major, b'.', minor]) => {
@@ -330,7 +363,7 @@ fn fault(error: httparse::Error) -> Fault {
     match error {
         httparse::Error::HeaderName => "a header field's name is malformed",
         httparse::Error::HeaderValue => "a header field's value is malformed",
-        httparse::Error::Version => "the request line has no HTTP version",
+        httparse::Error::Version => NO_VERSION,
         httparse::Error::Token => "the request line is malformed",
         httparse::Error::NewLine | httparse::Error::Status | httparse::Error::TooManyHeaders => {
             "the request head is malformed"
@@ -398,6 +431,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_first_line_is_told_once_and_may_have_no_version() {
+        let mut scanner = Scanner::default();
+        let line = b"\r\nGET /\r\nHost: a\r\n";
+        assert_eq!((scanner.scan(&line[..8]), scanner.found_first_line()), (Ok(None), None));
+        assert_eq!((scanner.scan(line), scanner.found_first_line()), (Ok(None), Some(9)));
+        assert_eq!((scanner.scan(line), scanner.found_first_line()), (Ok(None), None));
+        assert!(!names_version(b"\r\nGET /\r\n"));
+        assert!(!names_version(b"GET /HTTP/1.1\r\n"));
+        assert!(names_version(b"GET / HTTP/1.1\r\n"));
+        assert!(names_version(b"PRI * HTTP/2.0\r\n"));
+    }
+
     fn refused(head: &str) -> Refusal {
         parse_request(head.as_bytes(), 100).expect_err(head)
     }
@@ -421,7 +467,7 @@ mod tests {
             ("\r\nGET / HTTP/3.0\r\n\r\n", Refusal::HttpVersion),
             ("GET / HTTP/1.2\r\n\r\n", Refusal::HttpVersion),
             ("GET / HTTP/0.9\r\n\r\n", Refusal::HttpVersion),
-            ("GET /\r\n\r\n", Refusal::BadRequest("the request line is malformed")),
+            ("GET /\r\n\r\n", Refusal::BadRequest(NO_VERSION)),
             ("GET / http/1.1\r\n\r\n", Refusal::BadRequest("the request line has no HTTP version")),
             ("GET / HTTP/11\r\n\r\n", Refusal::BadRequest("the request line has no HTTP version")),
             ("GET  / HTTP/1.1\r\n\r\n", Refusal::BadRequest("the request line is malformed")),

@@ -2,8 +2,9 @@
 //!
 //! The deciding is done in `proto`, `route` and `balance`; this drives them over two transports. Two rules shape it.
 //! The request is kept until a response head is there, so that another server can be asked in a failed one's place.
-//! And what a client sends behind a request for a tunnel is held back, bounded, until a server has agreed to the
-//! tunnel: before that it would be read as another request (RFC 9931).
+//! And what a client sends behind a request for a tunnel is held back until a server has agreed to the tunnel: before
+//! that it would be read as another request (RFC 9931). What came along with the head is held here, the rest is left
+//! in the kernel, unread.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -296,6 +297,13 @@ impl<S: Socket> Opening<S> {
                 self.stage = Stage::Calling(Box::new(call));
                 Ok(None)
             }
+            None if scanner
+                .found_first_line()
+                .is_some_and(|end| !head::names_version(&self.inbox[..end])) =>
+            {
+                // A client of HTTP/0.9 sends no more than this.
+                Err(Refusal::BadRequest(head::NO_VERSION).into())
+            }
             None if self.inbox.len() >= bytes_max => Err(Refusal::HeadTooLarge.into()),
             None => self.receive(bytes_max, turn),
         }
@@ -478,13 +486,8 @@ impl<S: Socket> Opening<S> {
         asking.write(letter, turn);
         let mut spent = false;
         if asking.written == letter.len() {
-            match asked.wanted {
-                Wanted::Plain => {
-                    let standing = asking.upload.advance(&mut self.client, &mut asking.server, turn);
-                    spent = standing.map_err(end_of_upload)? == Standing::Spent;
-                }
-                Wanted::Upgrade { .. } => hold_back(&mut self.client, &mut self.inbox, turn)?,
-            }
+            let standing = asking.upload.advance(&mut self.client, &mut asking.server, turn);
+            spent = standing.map_err(end_of_upload)? == Standing::Spent;
         }
         loop {
             asking.tell_client(&mut self.client)?;
@@ -807,27 +810,6 @@ fn report_success(story: &Story, turn: &mut Turn<'_>) {
         let server = &pool.backends[usize::from(backend.index)].name;
         log::info!("server {server} of upstream {} is in again", pool.name);
     }
-}
-
-/// Reads the bytes that a client sends ahead of its tunnel, as many as may be held; the rest stays in the kernel.
-fn hold_back<S: Socket>(
-    client: &mut Transport<S>,
-    inbox: &mut Vec<u8>,
-    turn: &mut Turn<'_>,
-) -> Result<(), End> {
-    let bytes_max = turn.plan.limits.max_header_bytes;
-    while client.is_readable() && inbox.len() < bytes_max {
-        let reach = (bytes_max - inbox.len()).min(turn.scratch.len());
-        match client.read(&mut turn.scratch[..reach]) {
-            Ok(Received::Bytes(count)) => inbox.extend_from_slice(&turn.scratch[..count]),
-            Ok(Received::Blocked) => {}
-            Ok(Received::End) => break, // a half-close, which the tunnel will read again and pass on
-            Err(error) => {
-                return Err(End::Close(Outcome::Failed { side: Side::Client, error: error.kind() }));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A request whose body breaks the rules can still be answered.
