@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use fastrand::Rng;
 
+use super::super::Session;
 use super::super::script::{CLIENT, Dial, PLENTY, Peer, Play, Rest};
 use super::{budget, for_seeds, noise};
 use crate::error::Side;
@@ -326,6 +327,9 @@ impl World {
             } else {
                 assert!(self.letter.starts_with(got), "nothing but the request before there is a tunnel");
             }
+        }
+        if let Session::Closing(_) = self.play.session {
+            assert!(self.play.holds.backend.is_none(), "a session that says goodbye takes up no server");
         }
         self.check_client();
     }
