@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 
 import { WebSocketServer } from "ws";
 
-import { Program, next, startAdit, within } from "./support.mjs";
+import { Program, after, next, startAdit, within } from "./support.mjs";
 
 const wscat = fileURLToPath(new URL("node_modules/.bin/wscat", import.meta.url));
 
@@ -31,7 +31,7 @@ async function portOrOther(t, wanted) {
 
 test("the article's example works with six lines of configuration and nothing else", async t => {
   const server = new WebSocketServer({ host: "127.0.0.1", port: await portOrOther(t, 8010) });
-  t.after(() => {
+  after(t, () => {
     server.clients.forEach(socket => socket.terminate());
     server.close();
   });

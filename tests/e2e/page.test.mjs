@@ -9,7 +9,7 @@ import { test } from "node:test";
 
 import { chromium } from "playwright-core";
 
-import { Program, adit, folder } from "./support.mjs";
+import { Program, adit, after, folder } from "./support.mjs";
 
 const browser = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const desktop = { width: 1280, height: 800 };
@@ -41,7 +41,7 @@ async function open(t, url, options) {
     ],
     ...options,
   });
-  t.after(() => context.close());
+  after(t, () => context.close());
   const page = context.pages()[0];
   page.setDefaultTimeout(30_000);
   const complaints = [];

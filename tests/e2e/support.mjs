@@ -3,7 +3,8 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -40,10 +41,27 @@ export function next(emitter, event) {
   return within(once(emitter, event), `the event "${event}"`);
 }
 
+const undone = new WeakMap();
+
+/** Undoes something at the end of the test: the last thing first, and all of them, also where one fails. */
+export function after(t, undo) {
+  if (undone.has(t)) return undone.get(t).push(undo);
+  const steps = [undo];
+  undone.set(t, steps);
+  t.after(async () => {
+    const errors = [];
+    for (const step of steps.reverse()) {
+      const done = Promise.resolve().then(step);
+      await within(done, "the end of what the test has started").catch(error => errors.push(error));
+    }
+    if (errors.length) throw errors[0];
+  });
+}
+
 /** A new folder that goes with the test. */
 export function folder(t) {
   const name = mkdtempSync(path.join(tmpdir(), "adit-e2e-"));
-  t.after(() => rmSync(name, { recursive: true, force: true, maxRetries: 5 }));
+  after(t, () => rm(name, { recursive: true, force: true, maxRetries: 10 }));
   return name;
 }
 
@@ -67,7 +85,7 @@ export class Program {
       });
     }
     children.add(this.child);
-    t.after(() => this.kill());
+    after(t, () => this.kill());
   }
 
   /** What `pick` makes of the first line that it makes anything of. */
@@ -120,7 +138,7 @@ export async function startServer(t, options = {}, onRequest = undefined) {
   httpServer.listen(0, "127.0.0.1");
   await next(httpServer, "listening");
   server.authority = `127.0.0.1:${httpServer.address().port}`;
-  t.after(() => {
+  after(t, () => {
     server.clients.forEach(socket => socket.terminate());
     server.close();
     httpServer.close();
@@ -154,7 +172,7 @@ export function closedTunnel(program) {
 /** A client that goes with the test. It may have events at once, so whoever waits for them asks right away. */
 export function dial(t, address, { path: where = "/", protocols = [], ...options } = {}) {
   const socket = new WebSocket(`ws://${address}${where}`, protocols, options);
-  t.after(() => {
+  after(t, () => {
     socket.on("error", () => {}); // one that never opened says so
     socket.terminate();
   });
