@@ -208,7 +208,9 @@ pub fn rebuild(request: &Request<'_>, wanted: &Wanted, intro: &Introduction<'_>,
         out.extend_from_slice(part.as_bytes());
     }
     if !fields.iter().any(|field| field.is("host")) && !changed("host") {
-        put_field(&mut out, "Host", request.authority.unwrap_or(intro.host_fallback.as_bytes()));
+        // Whoever has no name for the server says so with an empty Host (RFC 9112, 3.2).
+        let fallback = Some(intro.host_fallback.as_bytes()).filter(|name| target::authority(name).is_ok());
+        put_field(&mut out, "Host", request.authority.or(fallback).unwrap_or_default());
     }
     let mut length_is_written = false;
     for field in head::end_to_end(fields) {

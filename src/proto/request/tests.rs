@@ -460,6 +460,14 @@ fn a_request_of_http_1_0_gets_a_host() {
         "GET / HTTP/1.1|Host: pool|A: b|Connection: close|X-Forwarded-For: 192.0.2.1|X-Forwarded-Proto: http\
          |X-Real-IP: 192.0.2.1|X-Request-ID: id"
     );
+    for no_host in ["my pool", "pool\r\nX-Forwarded-For: 1.1.1.1", ""] {
+        let intro = Introduction { host_fallback: no_host, ..stranger() };
+        let got = rebuilt("GET / HTTP/1.0", &intro, &route());
+        assert!(
+            got.starts_with("GET / HTTP/1.1|Host: |Connection: close|X-Forwarded-For: 192.0.2.1|"),
+            "{got}"
+        );
+    }
     let expected = format!("GET /x HTTP/1.1|Host: a{TAIL}");
     assert_eq!(rebuilt("GET http://a/x HTTP/1.0", &stranger(), &route()), expected);
     assert_eq!(rebuilt("GET /x HTTP/1.0|Host: a", &stranger(), &route()), expected);
