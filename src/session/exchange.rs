@@ -119,15 +119,16 @@ impl<S: Socket> Exchange<S> {
         Next::Close(outcome)
     }
 
-    fn limits(&self, timeouts: &Timeouts) -> [(Option<Instant>, Outcome); 3] {
-        let filled_at = self.up.flow.filled_at.max(self.down.filled_at);
-        let silent = if self.up.flow.is_open() { Side::Client } else { Side::Server };
-        // Silence counts while we wait for a peer to speak, not while a peer is slow to listen.
-        let waiting = self.down.stalled_since().is_none() && self.up.flow.stalled_since().is_none();
-        let silence = waiting.then(|| filled_at.max(self.down.moved_at()));
+    fn limits(&self, timeouts: &Timeouts) -> [(Option<Instant>, Outcome); 2] {
+        let stalled = self.down.stalled_since();
+        // A server that answers before it has read all may never read the rest: that alone is no reason to end, as long as
+        // it goes on with its response. Silence counts while we wait for a peer to speak, not for the client to listen.
+        let moved_at = self.up.flow.moved_at().max(self.down.moved_at());
+        let silence = stalled.is_none().then_some(moved_at);
+        let waits_for_client = self.up.flow.is_open() && self.up.flow.stalled_since().is_none();
+        let silent = if waits_for_client { Side::Client } else { Side::Server };
         [
-            (after(self.up.flow.stalled_since(), timeouts.stalled), Outcome::Stalled(Side::Server)),
-            (after(self.down.stalled_since(), timeouts.stalled), Outcome::Stalled(Side::Client)),
+            (after(stalled, timeouts.stalled), Outcome::Stalled(Side::Client)),
             (after(silence, Some(timeouts.response)), Outcome::Silent(silent)),
         ]
     }
@@ -418,13 +419,21 @@ mod tests {
         assert_eq!(play.rest, Rest::Parked);
         play.wait_ms(1);
         check_reset(&play, "adit stalled");
+    }
 
+    #[test]
+    fn a_server_that_reads_no_more_may_go_on_with_its_response() {
         let mut play = answered(POST, OK);
         play.server().is_full();
         play.client.sends("body");
         play.run();
-        play.wait_ms(30_000);
-        check_reset(&play, "adit stalled");
+        for _ in 0..3 {
+            play.wait_ms(59_999);
+            play.server().sends("b");
+            assert_eq!(play.run(), Rest::Parked);
+        }
+        play.wait_ms(60_000);
+        check_reset(&play, "adit silent");
     }
 
     #[test]

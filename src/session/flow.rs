@@ -78,7 +78,7 @@ pub struct Flow {
     /// Bytes that the sink has taken.
     flushed: u64,
     /// When bytes last came from the source.
-    pub filled_at: Instant,
+    filled_at: Instant,
     /// When the sink last took bytes, or bytes began to wait for it.
     flushed_at: Instant,
 }

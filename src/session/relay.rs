@@ -161,13 +161,14 @@ impl<S: Socket> Relay<S> {
         }
     }
 
-    /// Closes both ends: by a reset where one of them has failed.
+    /// Closes both ends: by a reset where one of them has failed, and where bytes are dropped, so that what was passed on
+    /// is not taken for the whole.
     pub fn close(self) -> Box<Story> {
         let mut story = self.story;
         story.count(self.flows[0].flushed(), self.flows[1].flushed());
-        match self.state {
-            State::Broken(..) => self.ends.into_iter().for_each(Transport::abort),
-            State::Whole | State::HalfClosed(_) => {}
+        let drops_bytes = self.flows.iter().any(|flow| flow.stalled_since().is_some());
+        if drops_bytes || matches!(self.state, State::Broken(..)) {
+            self.ends.into_iter().for_each(Transport::abort);
         }
         story
     }
@@ -465,7 +466,7 @@ mod tests {
             play.wait_ms(29_999);
             assert_eq!(play.rest, Rest::Parked);
             play.wait_ms(1);
-            check_end(&play, "adit stalled", false);
+            check_end(&play, "adit stalled", true);
         }
     }
 
