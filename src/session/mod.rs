@@ -142,10 +142,24 @@ impl Turn<'_> {
     pub fn blame(&mut self, reason: &str) {
         let Some(id) = self.holds.backend else { return };
         let went_out = self.balancer.failed(self.plan, id, self.now);
-        let pool = &self.plan.pools[usize::from(id.pool.0)];
-        let server = &pool.backends[usize::from(id.index)].name;
-        let (upstream, what) = (&pool.name, if went_out { "failed and is out for now" } else { "failed" });
+        let (server, upstream) = self.names(id);
+        let what = if went_out { "failed and is out for now" } else { "failed" };
         log::warn!("server {server} of upstream {upstream} {what}: {reason}");
+    }
+
+    /// The backend that this session is counted for has answered.
+    pub fn praise(&mut self) {
+        let Some(id) = self.holds.backend else { return };
+        if self.balancer.succeeded(id) {
+            let (server, upstream) = self.names(id);
+            log::info!("server {server} of upstream {upstream} is in again");
+        }
+    }
+
+    /// A backend's name and its pool's, for the log.
+    fn names(&self, id: BackendId) -> (&str, &str) {
+        let pool = &self.plan.pools[usize::from(id.pool.0)];
+        (&pool.backends[usize::from(id.index)].name, &pool.name)
     }
 
     /// A tunnel has opened: counts it and writes its line.

@@ -1,4 +1,5 @@
 use super::super::script::{Dial, PLENTY, Play, Rest};
+use super::asking::INTERIM_RESPONSES_MAX;
 use super::*;
 use crate::plan::BackendId;
 

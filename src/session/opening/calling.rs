@@ -1,0 +1,233 @@
+//! The search for a server that answers: one after the other is chosen, dialed and asked.
+//!
+//! What is to be said is kept until a response head is there, so that another server can be asked in a failed one's
+//! place.
+
+use std::io;
+use std::time::Instant;
+
+use super::End;
+use super::asking::{Asking, Begun, Heard};
+use crate::balance::{NoChoice, Tried};
+use crate::error::{Outcome, Refusal, Side};
+use crate::plan::PoolId;
+use crate::proto::body::Body;
+use crate::proto::response::Asked;
+use crate::session::exchange::Upload;
+use crate::session::story::Story;
+use crate::session::transport::{Edges, Socket, Transport};
+use crate::session::{Next, Turn};
+use crate::sys;
+
+/// What is to be carried to a server.
+#[derive(Debug)]
+pub struct Errand {
+    /// Whose server.
+    pub pool: PoolId,
+    /// What the choice among them is made by, where it is made by that.
+    pub key: Option<u64>,
+    /// What is written ahead of everything else: a PROXY header, a request, both, or nothing.
+    pub letter: Vec<u8>,
+    /// What was asked for; `None` on a tcp listener, where a connection is all there is to it.
+    pub asked: Option<Asked>,
+    /// The request's body, none for a tunnel.
+    pub body: Body,
+    /// Whether another server may be asked after one has had the request.
+    pub repeatable: bool,
+}
+
+/// An errand, and how far it has come.
+#[derive(Debug)]
+pub struct Call<S> {
+    errand: Errand,
+    tried: Tried,
+    /// What the client is told if no further server can be tried.
+    refusal: Refusal,
+    line: Line<S>,
+}
+
+#[derive(Debug)]
+enum Line<S> {
+    /// A server has to be chosen.
+    Wanted,
+    /// The loop has been asked for a socket.
+    Dialing,
+    /// The loop has answered.
+    Dialed(io::Result<Transport<S>>),
+    /// The kernel is connecting.
+    Connecting { server: Transport<S>, deadline: Instant },
+    /// Connected: the letter goes up, an answer comes down.
+    Asking(Asking<S>),
+}
+
+/// What a call has come to.
+pub enum Called<S> {
+    /// Nothing yet.
+    NotYet(Next),
+    /// A server is connected, and that was all; what it is sent first.
+    Connected { server: Transport<S>, up: Vec<u8> },
+    /// A server has agreed to the tunnel.
+    Agreed { server: Transport<S>, down: Begun },
+    /// A server has answered otherwise, perhaps before it has had the whole request.
+    Answered { server: Transport<S>, upload: Upload, status: u16, down: Begun, body: Body },
+}
+
+impl<S: Socket> Call<S> {
+    /// A call that nobody has been asked to answer yet.
+    pub fn new(errand: Errand) -> Call<S> {
+        Call { errand, tried: Tried::default(), refusal: Refusal::NoBackend, line: Line::Wanted }
+    }
+
+    /// Takes note of an event at the server's socket.
+    pub fn mark(&mut self, edges: Edges) {
+        match &mut self.line {
+            Line::Connecting { server, .. } | Line::Dialed(Ok(server)) => server.mark(edges),
+            Line::Asking(asking) => asking.server.mark(edges),
+            Line::Wanted | Line::Dialing | Line::Dialed(Err(_)) => {}
+        }
+    }
+
+    /// The loop has dialed, or could not.
+    pub fn dialed(&mut self, socket: io::Result<Transport<S>>) {
+        self.line = Line::Dialed(socket);
+    }
+
+    /// Looks for a server, connects to it and asks it, one after the other until one answers.
+    pub fn advance(
+        &mut self,
+        client: &mut Transport<S>,
+        inbox: &mut Vec<u8>,
+        story: &mut Story,
+        turn: &mut Turn<'_>,
+    ) -> Result<Called<S>, End> {
+        // While a server is asked nobody need be reading the client, who may go away without our noticing.
+        if let Some(error) = client.take_failure() {
+            return Err(End::Close(Outcome::Failed { side: Side::Client, error: error.kind() }));
+        }
+        loop {
+            match std::mem::replace(&mut self.line, Line::Wanted) {
+                Line::Wanted => return Ok(Called::NotYet(self.choose(story, turn)?)),
+                Line::Dialing => {
+                    self.line = Line::Dialing;
+                    return Ok(Called::NotYet(Next::Park { deadline: None }));
+                }
+                Line::Dialed(Ok(server)) => {
+                    let deadline = turn.now + turn.timeouts.connect;
+                    self.line = Line::Connecting { server, deadline };
+                }
+                Line::Dialed(Err(error)) if sys::is_exhaustion(&error) => {
+                    return Err(Refusal::NoDescriptors.into());
+                }
+                Line::Dialed(Err(error)) => {
+                    self.fail(Refusal::BackendUnreachable, &error.to_string(), turn);
+                }
+                Line::Connecting { mut server, deadline } => match server.connected_by_now() {
+                    None => {
+                        self.line = Line::Connecting { server, deadline };
+                        return Ok(Called::NotYet(Next::Park { deadline: Some(deadline) }));
+                    }
+                    Some(Err(error)) => self.fail(Refusal::BackendUnreachable, &error.to_string(), turn),
+                    Some(Ok(())) if self.errand.asked.is_none() => {
+                        let up = std::mem::take(&mut self.errand.letter);
+                        return Ok(Called::Connected { server, up });
+                    }
+                    Some(Ok(())) => {
+                        let asking = Asking::new(server, &self.errand.body, inbox, turn);
+                        self.line = Line::Asking(asking.map_err(Refusal::BadRequest)?);
+                    }
+                },
+                Line::Asking(asking) => {
+                    if let Some(called) = self.ask(asking, client, turn)? {
+                        return Ok(called);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets a server that is being asked go on with it. `None`: it is gone, and the next one is wanted.
+    fn ask(
+        &mut self,
+        mut asking: Asking<S>,
+        client: &mut Transport<S>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Option<Called<S>>, End> {
+        let Errand { letter, asked: Some(asked), repeatable, .. } = &self.errand else {
+            unreachable!("without a question there is nothing to wait for behind the connect")
+        };
+        let next = match asking.advance(client, letter, asked, turn) {
+            Ok(Heard::Tunnel(down)) => {
+                return Ok(Some(Called::Agreed { server: asking.server, down }));
+            }
+            Ok(Heard::Plain { status, down, body }) => {
+                let Asking { server, upload, .. } = asking;
+                return Ok(Some(Called::Answered { server, upload, status, down, body }));
+            }
+            Ok(Heard::Unheard(why)) => {
+                let repeatable = *repeatable;
+                self.fail(Refusal::BackendUnreachable, why, turn);
+                return if repeatable { Ok(None) } else { Err(Refusal::BackendMalformed(why).into()) };
+            }
+            Ok(Heard::Waiting) => Ok(Next::Park { deadline: Some(asking.deadline(turn)) }),
+            Ok(Heard::Spent) => Ok(Next::Yield),
+            Err(end) => Err(end),
+        };
+        // Also where it ends: the client may be in the middle of an interim response.
+        self.line = Line::Asking(asking);
+        next.map(|next| Some(Called::NotYet(next)))
+    }
+
+    /// Chooses the next server to try.
+    fn choose(&mut self, story: &mut Story, turn: &mut Turn<'_>) -> Result<Next, Refusal> {
+        let Errand { pool, key, .. } = self.errand;
+        match turn.balancer.choose(turn.plan, pool, key, &self.tried, turn.now, turn.dice) {
+            Ok(backend) => {
+                self.tried.add(backend);
+                self.line = Line::Dialing;
+                story.backend = Some(backend);
+                turn.lean_on(backend);
+                Ok(Next::Dial(backend))
+            }
+            Err(NoChoice::AllTried | NoChoice::AllFull) => {
+                turn.let_go();
+                Err(self.refusal.clone())
+            }
+        }
+    }
+
+    /// The server that was tried has failed: the next one is wanted.
+    fn fail(&mut self, refusal: Refusal, reason: &str, turn: &mut Turn<'_>) {
+        turn.blame(reason);
+        self.refusal = refusal;
+        self.line = Line::Wanted;
+    }
+
+    /// How long the present server may still take.
+    pub fn deadline(&self, turn: &Turn<'_>) -> Option<Instant> {
+        match &self.line {
+            Line::Asking(asking) => Some(asking.deadline(turn)),
+            Line::Connecting { deadline, .. } => Some(*deadline),
+            Line::Wanted | Line::Dialing | Line::Dialed(_) => None,
+        }
+    }
+
+    /// The deadline has come: the next server is wanted, or this is the end.
+    pub fn expire(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
+        match &self.line {
+            Line::Asking(asking) => Err(asking.expire(&self.errand.letter, turn)),
+            Line::Wanted | Line::Dialing | Line::Dialed(_) | Line::Connecting { .. } => {
+                self.fail(Refusal::ConnectTimeout, "not connected in time", turn);
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves the server. Gives back interim responses that are still on their way to the client: what follows must
+    /// not cut one short.
+    pub fn hang_up(self) -> Vec<u8> {
+        match self.line {
+            Line::Asking(asking) => asking.outbox,
+            Line::Wanted | Line::Dialing | Line::Dialed(_) | Line::Connecting { .. } => Vec::new(),
+        }
+    }
+}
