@@ -9,7 +9,7 @@ use super::engine::Trouble;
 use super::flow::{AtEnd, Flow, Standing};
 use super::story::Story;
 use super::transport::{Edges, Socket, Transport};
-use super::{Next, Turn, after};
+use super::{Limit, Next, Turn, after, reached, soonest};
 use crate::error::{Outcome, Side};
 use crate::plan::Timeouts;
 use crate::proto::body::Body;
@@ -119,7 +119,7 @@ impl<S: Socket> Exchange<S> {
         Next::Close(outcome)
     }
 
-    fn limits(&self, timeouts: &Timeouts) -> [(Option<Instant>, Outcome); 2] {
+    fn limits(&self, timeouts: &Timeouts) -> [Limit; 2] {
         let stalled = self.down.stalled_since();
         // A server that answers before it has read all may never read the rest: that alone is no reason to end, as long as
         // it goes on with its response. Silence counts while we wait for a peer to speak, not for the client to listen.
@@ -134,15 +134,13 @@ impl<S: Socket> Exchange<S> {
     }
 
     fn deadline(&self, turn: &Turn<'_>) -> Option<Instant> {
-        self.limits(turn.timeouts).into_iter().filter_map(|(deadline, _)| deadline).min()
+        soonest(self.limits(turn.timeouts))
     }
 
     /// The deadline has come, or an earlier one that no longer holds.
     pub fn expire(&mut self, turn: &Turn<'_>) -> Next {
-        let reached = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= turn.now);
-        let over = self.limits(turn.timeouts).into_iter().find(|&(deadline, _)| reached(deadline));
-        match over {
-            Some((_, outcome)) => self.fail(outcome),
+        match reached(self.limits(turn.timeouts), turn.now) {
+            Some(outcome) => self.fail(outcome),
             None => Next::Park { deadline: self.deadline(turn) },
         }
     }

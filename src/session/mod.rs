@@ -175,9 +175,23 @@ impl Turn<'_> {
     }
 }
 
+/// A limit on a wait, where it is running, and how the session ends when it is reached.
+type Limit = (Option<Instant>, Outcome);
+
 /// A deadline: `timeout` after `since`, where both are.
 fn after(since: Option<Instant>, timeout: Option<Duration>) -> Option<Instant> {
     Some(since? + timeout?)
+}
+
+/// When a session has to be looked at again though nothing happens.
+fn soonest(limits: impl IntoIterator<Item = Limit>) -> Option<Instant> {
+    limits.into_iter().filter_map(|(deadline, _)| deadline).min()
+}
+
+/// The first of the limits that is reached, if any is: a deadline can come that has moved meanwhile.
+fn reached(limits: impl IntoIterator<Item = Limit>, now: Instant) -> Option<Outcome> {
+    let is_reached = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+    limits.into_iter().find(|&(deadline, _)| is_reached(deadline)).map(|(_, outcome)| outcome)
 }
 
 impl<S: Socket> Session<S> {
@@ -203,18 +217,28 @@ impl<S: Socket> Session<S> {
                     next => return next,
                 },
                 Session::Opening(_) => {
-                    let Session::Opening(opening) = std::mem::replace(self, Session::Gone) else {
-                        unreachable!("it was matched a line ago")
-                    };
-                    match opening.advance(turn) {
-                        Opened::NotYet(opening, next) => {
-                            *self = Session::Opening(opening);
-                            return next;
-                        }
-                        Opened::Into(session) => *self = session,
+                    if let Some(next) = self.open(|opening| opening.advance(turn)) {
+                        return next;
                     }
                 }
                 Session::Gone => return Next::End,
+            }
+        }
+    }
+
+    /// Lets an opening take a step, which it does by value. `None`: it is another kind of session now.
+    fn open(&mut self, step: impl FnOnce(Box<Opening<S>>) -> Opened<S>) -> Option<Next> {
+        let Session::Opening(opening) = std::mem::replace(self, Session::Gone) else {
+            unreachable!("both callers have just matched an opening")
+        };
+        match step(opening) {
+            Opened::NotYet(opening, next) => {
+                *self = Session::Opening(opening);
+                Some(next)
+            }
+            Opened::Into(session) => {
+                *self = session;
+                None
             }
         }
     }
@@ -242,21 +266,10 @@ impl<S: Socket> Session<S> {
     /// A deadline that it asked for has come.
     pub fn expire(&mut self, turn: &mut Turn<'_>) -> Next {
         match self {
-            Session::Opening(_) => {
-                let Session::Opening(opening) = std::mem::replace(self, Session::Gone) else {
-                    unreachable!("it was matched a line ago")
-                };
-                match opening.expire(turn) {
-                    Opened::NotYet(opening, next) => {
-                        *self = Session::Opening(opening);
-                        next
-                    }
-                    Opened::Into(session) => {
-                        *self = session;
-                        self.advance(turn)
-                    }
-                }
-            }
+            Session::Opening(_) => match self.open(|opening| opening.expire(turn)) {
+                Some(next) => next,
+                None => self.advance(turn),
+            },
             Session::Relaying(relay) => relay.expire(turn),
             Session::Exchanging(exchange) => exchange.expire(turn),
             Session::Closing(closing) => closing.expire(turn),

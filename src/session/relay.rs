@@ -10,7 +10,7 @@ use super::engine::Trouble;
 use super::flow::{AtEnd, Everything, Flow, Standing};
 use super::story::Story;
 use super::transport::{Edges, Socket, Transport};
-use super::{Next, Turn, after};
+use super::{Limit, Next, Turn, after, reached, soonest};
 use crate::error::{Outcome, Side};
 use crate::plan::Timeouts;
 
@@ -131,11 +131,11 @@ impl<S: Socket> Relay<S> {
 
     /// When this tunnel has to be looked at again though nothing happens.
     fn deadline(&self, turn: &Turn<'_>) -> Option<Instant> {
-        self.limits(turn.timeouts).into_iter().filter_map(|(deadline, _)| deadline).min()
+        soonest(self.limits(turn.timeouts))
     }
 
     /// Each limit that is running, and how the tunnel ends when it is reached.
-    fn limits(&self, timeouts: &Timeouts) -> [(Option<Instant>, Outcome); 5] {
+    fn limits(&self, timeouts: &Timeouts) -> [Limit; 5] {
         let moved_at = self.flows[0].moved_at().max(self.flows[1].moved_at());
         let stalled = |index: usize| after(self.flows[index].stalled_since(), timeouts.stalled);
         let half_closed_since = match self.state {
@@ -153,10 +153,8 @@ impl<S: Socket> Relay<S> {
 
     /// The deadline has come, or an earlier one that no longer holds.
     pub fn expire(&mut self, turn: &Turn<'_>) -> Next {
-        let reached = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= turn.now);
-        let over = self.limits(turn.timeouts).into_iter().find(|&(deadline, _)| reached(deadline));
-        match over {
-            Some((_, outcome)) => Next::Close(outcome),
+        match reached(self.limits(turn.timeouts), turn.now) {
+            Some(outcome) => Next::Close(outcome),
             None => Next::Park { deadline: self.deadline(turn) },
         }
     }
