@@ -28,7 +28,8 @@ impl TcpOptions {
         // A tunnel's small messages must not wait for the acknowledgement of the last one.
         socket.set_tcp_nodelay(true)?;
         if let Some(time) = self.keepalive {
-            // Six probes in the time of the first wait: a vanished peer is found in about twice that time.
+            // Six probes in the time of the first wait. How many may go unanswered is the kernel's choice
+            // (tcp_keepalive_probes, 9), unless there is a user timeout: then a silence of that length ends it.
             let interval = (time / 6).max(Duration::from_secs(1));
             let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
             socket.set_tcp_keepalive(&keepalive)?;
