@@ -1,7 +1,7 @@
 //! The choice among a pool's backends, and what failures teach about them.
 //!
 //! A choice has two steps. First, whom to choose from: of the backends this session has not tried and that
-//! have room, those of the best standing there is (primaries that are in, else backups that are in, else
+//! have room, those of the best rank there is (primaries that are in, else backups that are in, else
 //! primaries that are out, else backups that are out). Then, which: by the pool's [`Balance`]; among those
 //! that are out the one left alone for longest.
 //!
@@ -88,7 +88,7 @@ pub enum NoChoice {
 
 /// How good it is to choose a backend; the best come first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+enum Rank {
     In,
     InBackup,
     Out,
@@ -120,7 +120,7 @@ impl Balancer {
         let states = &mut self.pools[usize::from(pool.0)];
         let candidates = &mut self.candidates;
         let index = match gather(rules, states, tried, now, candidates)? {
-            Standing::In | Standing::InBackup => match (&rules.balance, key) {
+            Rank::In | Rank::InBackup => match (&rules.balance, key) {
                 (Balance::RoundRobin, _) | (Balance::IpHash | Balance::Hash(_), None) => {
                     in_turn(rules, states, candidates)
                 }
@@ -128,7 +128,7 @@ impl Balancer {
                 (Balance::RandomTwo, _) => better_of_two(rules, states, candidates, dice),
                 (Balance::IpHash | Balance::Hash(_), Some(key)) => rendezvous(rules, states, candidates, key),
             },
-            Standing::Out | Standing::OutBackup => left_alone_longest(states, candidates),
+            Rank::Out | Rank::OutBackup => left_alone_longest(states, candidates),
         };
         if let Health::Out { since, retried } = &mut states[index].health {
             (*since, *retried) = (now, true);
@@ -227,7 +227,7 @@ fn states(pool: &Pool) -> Vec<State> {
     states
 }
 
-/// Collects those to choose from, all of one standing and the best there is, in the plan's order. There is at
+/// Collects those to choose from, all of one rank and the best there is, in the plan's order. There is at
 /// least one where it says `Ok`: all that follows relies on it.
 fn gather(
     rules: &Pool,
@@ -235,7 +235,7 @@ fn gather(
     tried: &Tried,
     now: Instant,
     candidates: &mut Vec<usize>,
-) -> Result<Standing, NoChoice> {
+) -> Result<Rank, NoChoice> {
     candidates.clear();
     let mut best = None;
     let mut all_tried = true;
@@ -247,29 +247,29 @@ fn gather(
         if backend.max_conns != 0 && state.active >= backend.max_conns {
             continue;
         }
-        let standing = standing(backend, state, rules.fail_timeout, now);
-        if best.is_none_or(|best| standing < best) {
-            best = Some(standing);
+        let rank = rank(backend, state, rules.fail_timeout, now);
+        if best.is_none_or(|best| rank < best) {
+            best = Some(rank);
             candidates.clear();
         }
-        if best == Some(standing) {
+        if best == Some(rank) {
             candidates.push(index);
         }
     }
     best.ok_or(if all_tried { NoChoice::AllTried } else { NoChoice::AllFull })
 }
 
-fn standing(backend: &Backend, state: &State, fail_timeout: Duration, now: Instant) -> Standing {
+fn rank(backend: &Backend, state: &State, fail_timeout: Duration, now: Instant) -> Rank {
     let is_out = match state.health {
         Health::In { .. } => false,
         // Left alone for long enough, it is one of the others until somebody has chosen it.
         Health::Out { since, .. } => elapsed(since, now) < fail_timeout,
     };
     match (is_out, backend.backup) {
-        (false, false) => Standing::In,
-        (false, true) => Standing::InBackup,
-        (true, false) => Standing::Out,
-        (true, true) => Standing::OutBackup,
+        (false, false) => Rank::In,
+        (false, true) => Rank::InBackup,
+        (true, false) => Rank::Out,
+        (true, true) => Rank::OutBackup,
     }
 }
 
