@@ -75,7 +75,7 @@ pub struct Entry<'a> {
     /// Since accept; in the log in seconds, cut to milliseconds.
     #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
-    /// From accept to the tunnel or the response; as above.
+    /// From accept to the tunnel; as above.
     #[serde(serialize_with = "as_optional_seconds", skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Duration>,
     /// Why it ended.

@@ -256,7 +256,7 @@ impl<S: Socket> Opening<S> {
         }
         let client = self.learn_client(&request, listener, turn)?;
         let host = request.host.as_ref().map(|host| host.as_str());
-        let (_, route) = route::find(routes, host, &request.target.normalized).ok_or(Refusal::NoRoute)?;
+        let route = route::find(routes, host, &request.target.normalized).ok_or(Refusal::NoRoute)?;
         if !route::network_allowed(route, client) {
             return Err(Refusal::Forbidden("this client network is not let in"));
         }
