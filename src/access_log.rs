@@ -18,7 +18,7 @@ use crate::plan::LogFormat;
 /// What a line reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Event {
+pub(crate) enum Event {
     /// A tunnel was opened.
     Open,
     /// A session ended.
@@ -37,7 +37,7 @@ impl Event {
 
 /// What a line says about a session. `None`: there is no such thing, and the field is left out.
 #[derive(Clone, Copy, Serialize)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// When it happened.
     #[serde(serialize_with = "as_time")]
     pub time: SystemTime,
@@ -87,7 +87,7 @@ pub struct Entry<'a> {
 }
 
 /// Appends one line about a session, its newline included.
-pub fn write(entry: &Entry<'_>, format: LogFormat, out: &mut Vec<u8>) {
+pub(crate) fn write(entry: &Entry<'_>, format: LogFormat, out: &mut Vec<u8>) {
     match format {
         LogFormat::Text => write_text(entry, out),
         LogFormat::Json => write_json(entry, out),

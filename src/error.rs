@@ -46,6 +46,7 @@ impl std::error::Error for ConfigError {}
 
 /// Why a proxy could not start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
     /// An address could not be bound or listened on.
     Listen {
@@ -166,16 +167,6 @@ pub enum Side {
     Server,
 }
 
-impl Side {
-    /// The peer of this peer.
-    pub fn other(self) -> Side {
-        match self {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
-        }
-    }
-}
-
 /// How a session ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -198,10 +189,10 @@ pub enum Outcome {
     Idle,
     /// Silent for too long after one direction had ended.
     HalfClosed,
-    /// Bytes waited too long for this side to take them.
-    Stalled(Side),
-    /// A message stopped coming from this side.
-    Silent(Side),
+    /// Bytes waited too long for a side to take them.
+    Stalled,
+    /// A message stopped coming.
+    Silent,
     /// Older than a tunnel may be.
     Lifetime,
     /// Closed because the process stops.
@@ -257,8 +248,8 @@ impl Outcome {
             Outcome::BodyMalformed(_, rule) => (*rule).into(),
             Outcome::Idle => "idle".into(),
             Outcome::HalfClosed => "half_closed".into(),
-            Outcome::Stalled(_) => "stalled".into(),
-            Outcome::Silent(_) => "silent".into(),
+            Outcome::Stalled => "stalled".into(),
+            Outcome::Silent => "silent".into(),
             Outcome::Lifetime => "lifetime".into(),
             Outcome::Drained => "drain".into(),
             Outcome::Refused(refusal) => refusal.rule().into(),
@@ -276,8 +267,8 @@ impl Outcome {
             Outcome::Gone => EndedBy::Client,
             Outcome::Idle
             | Outcome::HalfClosed
-            | Outcome::Stalled(_)
-            | Outcome::Silent(_)
+            | Outcome::Stalled
+            | Outcome::Silent
             | Outcome::Lifetime
             | Outcome::Drained
             | Outcome::Refused(_)

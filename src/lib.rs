@@ -43,7 +43,7 @@
 pub mod access_log;
 mod balance;
 pub mod config;
-pub mod error;
+mod error;
 mod event_loop;
 #[doc(hidden)]
 pub mod fuzz;

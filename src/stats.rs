@@ -14,6 +14,7 @@ pub struct Stats {
 
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Sessions since the start.
     pub accepted: u64,

@@ -5,12 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit::config::Config;
-use adit::error::ConfigError;
 use adit::plan::{
     AccessTarget, Address, Balance, HashKey, HostRule, LogFormat, Mode, PathRule, Piece, Plan, PoolId,
     ProxyHeaderIn, ProxyVersion, Route, Strictness,
 };
+use adit::{Config, ConfigError};
 
 /// The annotated file at the repository's root.
 const ANNOTATED: &str = include_str!("../config.toml");

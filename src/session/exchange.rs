@@ -125,11 +125,9 @@ impl<S: Socket> Exchange<S> {
         // it goes on with its response. Silence counts while we wait for a peer to speak, not for the client to listen.
         let moved_at = self.up.flow.moved_at().max(self.down.moved_at());
         let silence = stalled.is_none().then_some(moved_at);
-        let waits_for_client = self.up.flow.is_open() && self.up.flow.stalled_since().is_none();
-        let silent = if waits_for_client { Side::Client } else { Side::Server };
         [
-            (after(stalled, timeouts.stalled), Outcome::Stalled(Side::Client)),
-            (after(silence, Some(timeouts.response)), Outcome::Silent(silent)),
+            (after(stalled, timeouts.stalled), Outcome::Stalled),
+            (after(silence, Some(timeouts.response)), Outcome::Silent),
         ]
     }
 
