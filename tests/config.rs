@@ -684,10 +684,10 @@ path = ▶"chat"
 ! listener[0].route[0].path: "chat" does not begin with "/" ("/prefix/", or "=/exact" for exactly that path)
 @route
 path = ▶"/a/../b"
-! listener[0].route[0].path: "/a/../b" has dot segments (requests' paths are compared with theirs resolved)
+! listener[0].route[0].path: "/a/../b" is not in the form in which requests' paths are compared (write "/b")
 @route
 path = ▶"/%61"
-! listener[0].route[0].path: "/%61" has percent-encoded letters that need none (write "/a")
+! listener[0].route[0].path: "/%61" is not in the form in which requests' paths are compared (write "/a")
 @route
 path = ▶"/x?y"
 ! listener[0].route[0].path: "/x?y" has a query or a fragment (routes look at the path alone)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::plan::{Address, HashKey, HostRule, PathRule, Piece, Template};
+use crate::proto::target::normalize;
 
 /// What was found and why it will not do; what would.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,38 +274,17 @@ pub(super) fn path_rule(text: &str) -> Result<PathRule, Wrong> {
             other.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
         return Err(bad(&format!("has {other:?} in it")).help(format!("percent-encode it as {encoded}")));
     }
-    let Some(decoded) = decode_unreserved(path) else {
-        return Err(bad("has a \"%\" without two hexadecimal digits").help("\"%25\" is a percent sign"));
-    };
-    if decoded.split('/').any(|segment| segment == "." || segment == "..") {
-        return Err(bad("has dot segments").help("requests' paths are compared with theirs resolved"));
-    }
-    if decoded != path {
-        let mark = if exact { "=" } else { "" };
-        return Err(bad("has percent-encoded letters that need none")
-            .help(format!("write {}", quoted(&format!("{mark}{decoded}")))));
-    }
-    Ok(if exact { PathRule::Exact(decoded) } else { PathRule::Prefix(decoded) })
-}
-
-/// A path with its percent-encoded unreserved characters decoded (RFC 3986, 2.3); `None` where a `%` is not
-/// followed by two hexadecimal digits. ASCII only.
-fn decode_unreserved(path: &str) -> Option<String> {
-    let mut pieces = path.split('%');
-    let mut decoded = pieces.next().unwrap_or("").to_owned();
-    for piece in pieces {
-        let (digits, rest) = piece.split_at_checked(2)?;
-        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
+    match normalize(path) {
+        Ok(normalized) if normalized == path => {
+            Ok(if exact { PathRule::Exact(path.to_owned()) } else { PathRule::Prefix(path.to_owned()) })
         }
-        let byte = u8::from_str_radix(digits, 16).ok()?;
-        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            true => decoded.push(char::from(byte)),
-            false => decoded.extend(["%", digits]),
+        Ok(normalized) => {
+            let mark = if exact { "=" } else { "" };
+            Err(bad("is not in the form in which requests' paths are compared")
+                .help(format!("write {}", quoted(&format!("{mark}{normalized}")))))
         }
-        decoded.push_str(rest);
+        Err(rule) => Err(bad("is no path that a request can have").help(rule)),
     }
-    Some(decoded)
 }
 
 /// A token (RFC 9110, 5.6.2): what names fields and protocols.
