@@ -160,6 +160,7 @@ fn paths_are_normalized() {
     check(path_rule, "/a#b", Err("a query"));
     check(path_rule, "/%63hat", Err("(write \"/chat\")"));
     check(path_rule, "=/%7Ea", Err("(write \"=/~a\")"));
+    check(path_rule, "/a%2fb", Err("(write \"/a%2Fb\")"));
     check(path_rule, "/a b", Err("(percent-encode it as %20)"));
     check(path_rule, "/\u{e9}", Err("(percent-encode it as %C3%A9)"));
     check(path_rule, "/a%", Err("two hex digits"));
