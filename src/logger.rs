@@ -43,7 +43,10 @@ pub fn start(config: &Log) -> io::Result<Logs> {
         }
         AccessTarget::File(path) => (
             LogWriter::start(&LogTarget::Stderr, word_message)?,
-            start_access(LogTarget::File(path.clone()))?,
+            start_access(LogTarget::File(path.clone())).map_err(|error| {
+                let message = format!("the access log {}: {error}", path.display());
+                io::Error::new(error.kind(), message)
+            })?,
         ),
     };
     Builder::new()

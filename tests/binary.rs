@@ -261,6 +261,7 @@ fn an_access_log_that_cannot_be_opened_exits_2() {
         .expect("written");
     let (code, _, stderr) = process::run(&["--config", path.to_str().expect("text")]);
     assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("/nonexistent/access.log"), "{stderr}");
 }
 
 #[test]
