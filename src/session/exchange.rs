@@ -121,8 +121,9 @@ impl<S: Socket> Exchange<S> {
 
     fn limits(&self, timeouts: &Timeouts) -> [Limit; 2] {
         let stalled = self.down.stalled_since();
-        // A server that answers before it has read all may never read the rest: that alone is no reason to end, as long as
-        // it goes on with its response. Silence counts while we wait for a peer to speak, not for the client to listen.
+        // A server that answers before it has read all may never read the rest: that alone is no reason to end, as long
+        // as it goes on with its response. Silence counts while we wait for a peer to speak, not for the client to
+        // listen.
         let moved_at = self.up.flow.moved_at().max(self.down.moved_at());
         let silence = stalled.is_none().then_some(moved_at);
         [

@@ -159,8 +159,8 @@ impl<S: Socket> Relay<S> {
         }
     }
 
-    /// Closes both ends: by a reset where one of them has failed, and where bytes are dropped, so that what was passed on
-    /// is not taken for the whole.
+    /// Closes both ends: by a reset where one of them has failed, and where bytes are dropped, so that what was passed
+    /// on is not taken for the whole.
     pub fn close(self) -> Box<Story> {
         let mut story = self.story;
         story.count(self.flows[0].flushed(), self.flows[1].flushed());
