@@ -264,6 +264,8 @@ pub enum Dial {
     Refuses,
     /// An error at once.
     Fails,
+    /// An error at once: no address or port of ours is left for this server.
+    LacksPort,
     /// An error at once: no descriptor is left.
     Exhausts,
 }
@@ -483,6 +485,7 @@ impl Play {
             Dial::Hangs => {}
             Dial::Refuses => peer.refuses(),
             Dial::Fails => return Err(ErrorKind::HostUnreachable.into()),
+            Dial::LacksPort => return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
             Dial::Exhausts => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
         }
         self.servers.push(peer);

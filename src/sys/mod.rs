@@ -113,12 +113,11 @@ pub fn make_close_a_reset(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Whether an error says that this process or machine has run out of what sockets are made of, so that neither the
-/// peer nor the address is to blame.
+/// peer nor the address is to blame. `EADDRNOTAVAIL` does not say so: no address or port of ours is left for this one
+/// destination (connect(2)), and others may be reached as ever.
 pub fn is_exhaustion(error: &io::Error) -> bool {
     match error.raw_os_error() {
-        Some(code) => {
-            [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL].contains(&code)
-        }
+        Some(code) => [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&code),
         None => false,
     }
 }

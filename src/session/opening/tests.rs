@@ -214,6 +214,19 @@ fn a_server_that_cannot_be_reached_is_followed_by_the_next() {
     }
 }
 
+/// No address or port of ours for a server (`[::1]` in a container without IPv6, or all ports in use to it) used to
+/// count as if no descriptor was left: its sessions were refused, and until then nobody was let in on any listener.
+#[test]
+fn a_server_that_no_port_is_left_for_is_followed_by_the_next() {
+    let mut play = sent_with(CONFIG, UPGRADE, [Dial::LacksPort, Dial::LacksPort]);
+    assert_eq!(play.dialed, [0, 1, 2]);
+    play.server().sends(AGREEMENT);
+    play.run();
+    assert!(play.session.is_tunnel());
+    let mut play = sent_with(CONFIG, UPGRADE, [Dial::LacksPort, Dial::LacksPort, Dial::LacksPort]);
+    check_refused(&mut play, 502, "no server could be reached");
+}
+
 #[test]
 fn each_server_is_tried_once_and_the_last_failure_is_told() {
     let mut play = sent_with(CONFIG, UPGRADE, [Dial::Fails, Dial::Refuses, Dial::Fails]);

@@ -454,7 +454,7 @@ fn fate(request: Request, servers: &[Server]) -> Fate {
     let mut status = 503;
     for (place, server) in servers.iter().enumerate() {
         match (server.dial, server.answer) {
-            (Dial::Fails | Dial::Refuses | Dial::Exhausts, _) => status = 502,
+            (Dial::Fails | Dial::LacksPort | Dial::Refuses | Dial::Exhausts, _) => status = 502,
             (Dial::Hangs, _) => status = 504,
             (Dial::Connects, Answer::Agreement) => return Fate::Tunnel,
             (Dial::Connects, Answer::Length | Answer::Chunked | Answer::UntilClose | Answer::Empty) => {
