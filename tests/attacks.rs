@@ -2,14 +2,16 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use adit::{Address, Config, Proxy, Status};
 use common::process::Process;
 use common::{Backend, Client, KEY, WAIT, switching, upgrade_request};
+use socket2::{MsgHdr, SockRef};
 
 /// Waits short enough for a test; an attacker has no more of them than anybody else.
 const TIMEOUTS: &str = "[timeouts]\nhandshake = \"500ms\"\nresponse = \"500ms\"\nstalled = \"500ms\"\n";
@@ -390,4 +392,62 @@ fn urgent_data_in_a_tunnel_loses_no_other_byte_and_stops_nothing() {
             assert!(Instant::now() < until, "only {text:?} has arrived, and nothing more comes");
         }
     }
+}
+
+/// A read from a unix socket ends behind bytes that descriptors came along with (unix(7)), with more behind them and no
+/// further edge to come: the rest stayed there until the peer sent something else. The descriptors are dropped.
+#[test]
+fn descriptors_passed_to_a_unix_listener_stop_nothing() {
+    let backend = Backend::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("proxy");
+    let config = format!(
+        "[[listener]]\nlisten = \"unix:{}\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
+         [upstream.u]\nservers = [\"{}\"]\n",
+        path.display(),
+        backend.address()
+    );
+    let mut proxy = Proxy::bind(Config::from_toml(&config).unwrap().check().unwrap()).expect("bound");
+    let mut client = UnixStream::connect(&path).expect("connected");
+    let mut turn = || {
+        let status = proxy.turn(Some(Duration::from_millis(1))).expect("a turn");
+        assert_eq!(status, Status::Running);
+    };
+    let connecting = thread::spawn(move || backend.accept());
+    while !connecting.is_finished() {
+        turn();
+    }
+    let server = connecting.join().expect("the proxy connects");
+    server.stream.get_ref().set_nonblocking(true).unwrap();
+    for _ in 0..10 {
+        send_with_descriptor(&client, b"abc");
+        send_with_descriptor(&client, b"def");
+        client.write_all(b"ghi").expect("sent");
+        let mut arrived = Vec::new();
+        let until = Instant::now() + WAIT;
+        while arrived != b"abcdefghi" {
+            turn();
+            let mut buffer = [0; 16];
+            match server.stream.get_ref().read(&mut buffer) {
+                Ok(count) => arrived.extend_from_slice(&buffer[..count]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            let text = String::from_utf8_lossy(&arrived);
+            assert!("abcdefghi".starts_with(&*text), "{text:?} arrived");
+            assert!(Instant::now() < until, "only {text:?} has arrived, and nothing more comes");
+        }
+    }
+}
+
+/// Sends bytes along with this process's standard input (unix(7), `SCM_RIGHTS`).
+fn send_with_descriptor(socket: &UnixStream, bytes: &[u8]) {
+    // A cmsghdr and a descriptor, each padded to whole words: CMSG_SPACE(3).
+    let mut control = (size_of::<usize>() + 12).to_ne_bytes().to_vec();
+    for number in [libc::SOL_SOCKET, libc::SCM_RIGHTS, 0] {
+        control.extend_from_slice(&number.to_ne_bytes());
+    }
+    control.resize(control.len().next_multiple_of(size_of::<usize>()), 0);
+    let bytes = [IoSlice::new(bytes)];
+    let message = MsgHdr::new().with_buffers(&bytes).with_control(&control);
+    SockRef::from(socket).sendmsg(&message, 0).expect("sent");
 }

@@ -5,7 +5,8 @@
 //! arrives after that brings a new edge. Only a peer's FIN needs care: where it came along with the bytes there is no
 //! further edge, so a socket that is known to be closed for reading stays readable until a read says so. Urgent data
 //! needs the same: a read ends short of it though more stands behind it (`MSG_OOB` of send(2); the urgent byte itself
-//! is none of the stream's and is left out).
+//! is none of the stream's and is left out). And so do descriptors that are passed through a unix socket: a read ends
+//! behind the bytes that they came along with, which `sys` hides.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -45,7 +46,7 @@ impl Socket for Stream {
     fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(into),
-            Stream::Unix(stream) => stream.read(into),
+            Stream::Unix(stream) => sys::recv_unix(stream, into),
         }
     }
 

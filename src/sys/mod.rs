@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -103,6 +103,39 @@ pub fn dial_unix(path: &Path) -> io::Result<UnixStream> {
         }
         Err(error) => Err(error),
         Ok(()) => Ok(OwnedFd::from(socket).into()),
+    }
+}
+
+/// As read(2) from a unix stream socket, which ends behind bytes that descriptors came along with though more may be
+/// there (unix(7)): this reads on, so that here too a short read has emptied the socket. The descriptors are nobody's.
+pub fn recv_unix(socket: &impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    loop {
+        match recv_message(socket, &mut into[filled..]) {
+            Ok((count, came_with_more)) => {
+                filled += count;
+                if !came_with_more || count == 0 || filled == into.len() {
+                    return Ok(filled);
+                }
+            }
+            // Mostly that there is nothing more. A reset is the one error that is not told again: then it is an end.
+            Err(_) if filled > 0 => return Ok(filled),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads once, and says whether something came along that there was no room for.
+fn recv_message(socket: &impl AsFd, into: &mut [u8]) -> io::Result<(usize, bool)> {
+    let mut bytes = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // SAFETY: a msghdr is numbers and pointers, all of which may be zero.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&mut bytes, 1);
+    // SAFETY: `message` has one iovec, that of `into`, and both live longer than the call, which writes to them alone.
+    let count = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, 0) };
+    match usize::try_from(count) {
+        Ok(count) => Ok((count, message.msg_flags & libc::MSG_CTRUNC != 0)),
+        Err(_) => Err(io::Error::last_os_error()),
     }
 }
 
