@@ -186,6 +186,18 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() { None } else { digits.iter().try_fold(0, number) }
 }
 
+/// Members of `Connection` that a head may have: more than anybody has use for. Each is compared with each field's
+/// name, so that a head full of them would take as long as hundreds of others.
+const CONNECTION_OPTIONS_MAX: usize = 100;
+
+/// Refuses a `Connection` with too many members.
+pub fn judge_connection(fields: &Fields<'_>) -> Result<(), Fault> {
+    match fields.list("connection").nth(CONNECTION_OPTIONS_MAX) {
+        None => Ok(()),
+        Some(_) => Err("Connection has too many options"),
+    }
+}
+
 /// Whether a field belongs to one hop and is never passed on (RFC 9110, 7.6.1).
 pub fn is_hop_by_hop(name: &str) -> bool {
     const NAMES: [&str; 9] = [
@@ -212,7 +224,8 @@ pub fn may_be_nominated(name: &str) -> bool {
     !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never)) && !NEVER_PREFIX.iter().any(begins)
 }
 
-/// The fields that are passed on: not those of one hop, not those that `Connection` names.
+/// The fields that are passed on: not those of one hop, not those that `Connection` names, which [`judge_connection`]
+/// has found to be few.
 pub fn end_to_end<'h, 'b>(fields: &'h Fields<'b>) -> impl Iterator<Item = &'h Field<'b>> {
     let nominated: Vec<&[u8]> = fields.list("connection").collect();
     fields.iter().filter(move |field| {

@@ -75,6 +75,7 @@ pub fn read<'b>(head: RequestHead<'b>) -> Result<Request<'b>, Refusal> {
         None => (host, host_as_matched),
     };
     let framing = head::framing(head.version, &head.fields).map_err(Refusal::BadRequest)?;
+    head::judge_connection(&head.fields).map_err(Refusal::BadRequest)?;
     Ok(Request { head, target, authority, host, framing })
 }
 

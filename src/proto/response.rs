@@ -52,6 +52,7 @@ pub enum Answer {
 
 /// Judges a response head. What is wrong with it is the server's fault, and says which rule it broke.
 pub fn judge(head: &ResponseHead<'_>, asked: &Asked, trailer_bytes_max: u32) -> Result<Answer, Fault> {
+    head::judge_connection(&head.fields)?;
     match (head.status, &asked.wanted) {
         (101, Wanted::Plain) => Err("the server switched protocols without being asked"),
         (101, Wanted::Upgrade { protocol, accept }) => {
@@ -257,6 +258,16 @@ mod tests {
         let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
         let rebuilt = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
         assert_eq!(check(&plain(), chunked), Ok(("chunked", rebuilt.to_owned())));
+    }
+
+    #[test]
+    fn a_connection_field_has_a_limit() {
+        let answer = |options: usize| {
+            let head = format!("HTTP/1.1 204 No\r\nConnection: {}\r\n\r\n", "x,".repeat(options));
+            check(&plain(), &head).map(|(kind, _)| kind)
+        };
+        assert_eq!(answer(100), Ok("empty"));
+        assert_eq!(answer(101), Err("Connection has too many options"));
     }
 
     #[test]

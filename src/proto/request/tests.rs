@@ -100,6 +100,17 @@ fn a_request_with_two_framings_is_refused() {
     refused("POST / HTTP/1.0|Host: a|Transfer-Encoding: chunked", bad("Transfer-Encoding in HTTP/1.0"));
 }
 
+/// Each option is compared with each field's name: a head of 16 KiB full of both used to take 1.5 ms.
+#[test]
+fn a_request_with_endless_connection_options_is_refused() {
+    let too_many = Refusal::BadRequest("Connection has too many options");
+    let options = |count: usize| format!("GET / HTTP/1.1|Host: a|Connection: {}", "x,".repeat(count));
+    let_through(&options(100));
+    refused(&options(101), too_many.clone());
+    refused(&format!("{}|Connection: y", options(100)), too_many);
+    let_through(&format!("GET / HTTP/1.1|Host: a|Connection: {}x", ",".repeat(1000)));
+}
+
 #[test]
 fn a_request_for_another_kind_of_proxy_is_refused() {
     refused("CONNECT a:443 HTTP/1.1|Host: a:443", Refusal::ConnectMethod);
