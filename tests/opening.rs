@@ -3,8 +3,11 @@
 mod common;
 
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use adit::{Config, Proxy};
 use common::{
     Backend, Client, Running, WAIT, dead_address, open_tunnel, start, start_http, start_tcp, switching,
     upgrade_request,
@@ -491,6 +494,40 @@ fn unix_sockets_are_listened_on_and_dialed() {
     let line = proxy.closed_line();
     assert!(line.contains(" client=unix: "), "{line}");
     assert!(line.ends_with(" outcome=finished ended_by=client"), "{line}");
+}
+
+/// Whether anybody listens at a unix socket's path is found out by connecting, which used to wait for ever where the
+/// backlog was full.
+#[test]
+fn a_unix_socket_that_somebody_too_busy_listens_on_is_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("busy");
+    let socket = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    let address = socket2::SockAddr::unix(&path).unwrap();
+    let listener = socket();
+    listener.bind(&address).unwrap();
+    listener.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let client = socket();
+        client.set_nonblocking(true).unwrap();
+        if client.connect(&address).is_err() {
+            break; // the backlog is full
+        }
+        waiting.push(client);
+    }
+    let config = format!(
+        "[[listener]]\nlisten = \"unix:{}\"\nupstream = \"u\"\n[upstream.u]\nservers = [\"127.0.0.1:1\"]\n",
+        path.display()
+    );
+    let (sender, bound) = channel();
+    thread::spawn(move || {
+        let plan = Config::from_toml(&config).unwrap().check().unwrap();
+        let _ = sender.send(Proxy::bind(plan).map(drop).map_err(|error| error.to_string()));
+    });
+    let error = bound.recv_timeout(WAIT).expect("it does not wait").expect_err("it is in use");
+    assert!(error.contains("in use"), "{error}");
+    assert!(path.exists(), "the file is left alone");
 }
 
 // The PROXY protocol.

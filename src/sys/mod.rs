@@ -77,7 +77,7 @@ pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refused)
+    is_socket && connect_unix(path).is_err_and(refused)
 }
 
 /// Begins to connect to a TCP address. The socket is writable when that has ended, well or badly.
@@ -93,17 +93,22 @@ pub fn dial_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<TcpStre
     Ok(socket.into())
 }
 
-/// Connects to a unix socket, which is done at once or not at all (`EAGAIN`: its backlog is full).
+/// Connects to a unix socket, which is done at once or not at all.
 pub fn dial_unix(path: &Path) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&SockAddr::unix(path)?) {
+    match connect_unix(path) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(io::ErrorKind::ConnectionRefused.into())
         }
-        Err(error) => Err(error),
-        Ok(()) => Ok(OwnedFd::from(socket).into()),
+        connected => connected,
     }
+}
+
+/// Connects without waiting. `EAGAIN`: somebody listens there, whose backlog is full.
+fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// As read(2) from a unix stream socket, which ends behind bytes that descriptors came along with though more may be
