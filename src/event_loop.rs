@@ -13,19 +13,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::net::{TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::balance::Balancer;
 use crate::error::{Outcome, Side, StartError};
 use crate::limit::PerAddress;
+use crate::listener::Listener;
 use crate::plan::{Address, BackendId, Plan};
 use crate::session::engine::{Buffers, FILL_BYTES_MAX};
 use crate::session::journal::{Journal, Sink};
@@ -74,8 +74,8 @@ pub struct EventLoop {
     commands: Receiver<Command>,
     plan: Arc<Plan>,
     tcp_options: TcpOptions,
-    doors: Vec<Door>,
-    /// The first token of sessions: those below are the doors'.
+    listeners: Vec<Listener>,
+    /// The first token of sessions: those below are the listeners'.
     first_session_token: usize,
     slots: Slab<Slot>,
     timers: Timers,
@@ -131,64 +131,10 @@ struct Undialed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Asked to stop: no door is open, sessions may end by themselves until then (`None`: as long as they like).
+    /// Asked to stop: nobody is let in, sessions may end by themselves until then (`None`: as long as they like).
     Draining(Option<Instant>),
     /// Asked to stop at once.
     Stopped,
-}
-
-/// A listening socket, and whether clients may be waiting there.
-struct Door {
-    socket: DoorSocket,
-    address: Address,
-    ready: bool,
-}
-
-enum DoorSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Door {
-    fn open(address: &Address, backlog: u32, options: &TcpOptions) -> io::Result<Door> {
-        let (socket, address) = match address {
-            Address::Tcp(address) => {
-                let socket = TcpListener::from_std(sys::listen_tcp(*address, backlog, options)?);
-                let bound = socket.local_addr()?;
-                (DoorSocket::Tcp(socket), Address::Tcp(bound))
-            }
-            Address::Unix(path) => {
-                let socket = UnixListener::from_std(sys::listen_unix(path, backlog)?);
-                (DoorSocket::Unix(socket), Address::Unix(path.clone()))
-            }
-        };
-        Ok(Door { socket, address, ready: false })
-    }
-
-    fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        match &self.socket {
-            DoorSocket::Tcp(socket) => {
-                socket.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)))
-            }
-            DoorSocket::Unix(socket) => socket.accept().map(|(stream, _)| (Stream::Unix(stream), None)),
-        }
-    }
-
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match &mut self.socket {
-            DoorSocket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
-            DoorSocket::Unix(socket) => registry.register(socket, token, Interest::READABLE),
-        }
-    }
-}
-
-/// A unix socket's file goes with its listener.
-impl Drop for Door {
-    fn drop(&mut self) {
-        if let Address::Unix(path) = &self.address {
-            drop(std::fs::remove_file::<&PathBuf>(path));
-        }
-    }
 }
 
 /// The time, read once a turn; the date follows it, and is set anew every second.
@@ -230,15 +176,18 @@ impl EventLoop {
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?;
         let tcp_options = TcpOptions { keepalive: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout };
-        let mut doors = Vec::with_capacity(plan.listeners.len());
+        let mut listeners = Vec::with_capacity(plan.listeners.len());
         for (index, listener) in plan.listeners.iter_mut().enumerate() {
             let failed = |error| StartError::Listen { address: listener.address.to_string(), error };
-            let mut door = Door::open(&listener.address, plan.tcp.backlog, &tcp_options).map_err(failed)?;
-            door.register(poll.registry(), Token(index)).map_err(StartError::EventLoop)?;
+            let mut bound =
+                Listener::open(&listener.address, plan.tcp.backlog, &tcp_options).map_err(failed)?;
+            poll.registry()
+                .register(bound.source(), Token(index), Interest::READABLE)
+                .map_err(StartError::EventLoop)?;
             // Who reads the log wants to know the port, also where the kernel chose it.
-            listener.address.clone_from(&door.address);
-            log::info!("listening on {}", door.address);
-            doors.push(door);
+            listener.address.clone_from(&bound.address);
+            log::info!("listening on {}", bound.address);
+            listeners.push(bound);
         }
         let tools = Tools {
             balancer: Balancer::new(&plan),
@@ -254,8 +203,8 @@ impl EventLoop {
             more_events: false,
             commands,
             tcp_options,
-            first_session_token: doors.len(),
-            doors,
+            first_session_token: listeners.len(),
+            listeners,
             plan: Arc::new(plan),
             slots: Slab::new(),
             timers: Timers::new(),
@@ -290,7 +239,7 @@ impl EventLoop {
 
     /// Where it listens.
     pub fn local_addrs(&self) -> Vec<Address> {
-        self.doors.iter().map(|door| door.address.clone()).collect()
+        self.listeners.iter().map(|listener| listener.address.clone()).collect()
     }
 
     /// Whether it was asked to stop and has nothing left to do.
@@ -328,7 +277,7 @@ impl EventLoop {
 
     /// How long the poll may sleep.
     fn wait(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let may_accept_more = self.may_accept() && self.doors.iter().any(|door| door.ready);
+        let may_accept_more = self.may_accept() && self.listeners.iter().any(|listener| listener.ready);
         let may_dial = self.paused_until.is_none() && !self.undialed.is_empty();
         if self.more_events || !self.yielded.is_empty() || may_accept_more || may_dial {
             return Some(Duration::ZERO);
@@ -364,8 +313,8 @@ impl EventLoop {
                 continue;
             }
             let Some(token) = event.token().0.checked_sub(self.first_session_token) else {
-                if let Some(door) = self.doors.get_mut(event.token().0) {
-                    door.ready = true;
+                if let Some(listener) = self.listeners.get_mut(event.token().0) {
+                    listener.ready = true;
                 }
                 continue;
             };
@@ -483,18 +432,18 @@ impl EventLoop {
     /// Begins to connect to a backend.
     fn dial(&mut self, key: usize, id: BackendId) -> io::Result<Transport<Stream>> {
         let token = self.token(key, Side::Server);
-        match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
-            Address::Tcp(address) => {
-                let mut stream = TcpStream::from_std(sys::dial_tcp(*address, &self.tcp_options)?);
-                self.poll.registry().register(&mut stream, token, CONNECTION)?;
-                Ok(Transport::new(Stream::Tcp(stream)))
-            }
-            Address::Unix(path) => {
-                let mut stream = UnixStream::from_std(sys::dial_unix(path)?);
-                self.poll.registry().register(&mut stream, token, CONNECTION)?;
-                Ok(Transport::connected(Stream::Unix(stream)))
-            }
-        }
+        let mut server =
+            match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
+                Address::Tcp(address) => {
+                    let stream = sys::dial_tcp(*address, &self.tcp_options)?;
+                    Transport::new(Stream::Tcp(TcpStream::from_std(stream)))
+                }
+                Address::Unix(path) => {
+                    Transport::connected(Stream::Unix(UnixStream::from_std(sys::dial_unix(path)?)))
+                }
+            };
+        self.poll.registry().register(server.source(), token, CONNECTION)?;
+        Ok(server)
     }
 
     /// Ends a session: closes its sockets, writes its last line unless it is written, gives back what it held.
@@ -527,12 +476,12 @@ impl EventLoop {
 
     /// Takes in the clients that wait, a budget of them for each listener.
     fn accept(&mut self) {
-        for index in 0..self.doors.len() {
+        for index in 0..self.listeners.len() {
             for _ in 0..ACCEPT_BUDGET {
-                if !self.doors[index].ready || !self.may_accept() {
+                if !self.listeners[index].ready || !self.may_accept() {
                     break;
                 }
-                match self.doors[index].accept() {
+                match self.listeners[index].accept() {
                     Ok((stream, peer)) => self.admit(index, stream, peer),
                     Err(error) => self.judge_accept_error(index, &error),
                 }
@@ -544,7 +493,7 @@ impl EventLoop {
     fn judge_accept_error(&mut self, index: usize, error: &io::Error) {
         match error.kind() {
             io::ErrorKind::WouldBlock => {
-                self.doors[index].ready = false;
+                self.listeners[index].ready = false;
                 self.exhaustion_is_logged = false;
             }
             io::ErrorKind::Interrupted
@@ -552,11 +501,10 @@ impl EventLoop {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::PermissionDenied => {}
+            | io::ErrorKind::NetworkDown => {}
             // Out of descriptors or memory, or something unheard of: trying again at once would only spin.
             _ => {
-                let address = self.doors[index].address.to_string();
+                let address = self.listeners[index].address.to_string();
                 self.pause(format_args!("cannot accept on {address}"), error);
             }
         }
@@ -575,10 +523,7 @@ impl EventLoop {
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         let token = Token(self.first_session_token + 2 * key);
-        let registered = match &mut stream {
-            Stream::Tcp(stream) => self.poll.registry().register(stream, token, CONNECTION),
-            Stream::Unix(stream) => self.poll.registry().register(stream, token, CONNECTION),
-        };
+        let registered = self.poll.registry().register(stream.source(), token, CONNECTION);
         if let Err(error) = registered {
             log::error!("cannot watch a client's socket, which is closed: {error}");
             return;
@@ -628,7 +573,7 @@ impl EventLoop {
                 Command::Drain if self.phase == Phase::Serving => {
                     let timeout = self.plan.drain_timeout;
                     self.phase = Phase::Draining(timeout.map(|timeout| self.clock.now + timeout));
-                    self.doors.clear();
+                    self.listeners.clear();
                     log::info!("draining {} sessions", self.slots.len());
                 }
                 Command::Drain => {}
@@ -640,7 +585,7 @@ impl EventLoop {
     /// Closes everything.
     fn stop(&mut self) {
         self.phase = Phase::Stopped;
-        self.doors.clear();
+        self.listeners.clear();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.close(key, Some(&Outcome::Drained));

@@ -48,6 +48,7 @@ mod event_loop;
 #[doc(hidden)]
 pub mod fuzz;
 mod limit;
+mod listener;
 pub mod log_writer;
 pub mod plan;
 mod proto;

@@ -33,11 +33,14 @@ const TABLE: &[(&str, &[&str])] = &[
     ("session", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
     ("session", &["crate::access_log", "crate::balance", "crate::limit", "crate::route"]),
     ("session", &["crate::stats", "fastrand::Rng", "log"]),
-    ("session::transport", &["mio::net"]),
-    // The loop: the poll, the slab and the clock. A unix socket's file goes with its listener.
+    ("session::transport", &["mio::event::Source", "mio::net"]),
+    // A bound address. A unix socket's file goes with its listener.
+    ("listener", &["crate::plan", "crate::session::transport", "crate::sys"]),
+    ("listener", &["mio::event::Source", "mio::net", "std::fs::remove_file"]),
+    // The loop: the poll, the slab and the clock.
     ("event_loop", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
-    ("event_loop", &["crate::balance", "crate::limit", "crate::stats", "crate::timer"]),
-    ("event_loop", &["mio", "slab", "log", "fastrand::Rng", "std::os::fd", "std::fs::remove_file"]),
+    ("event_loop", &["crate::balance", "crate::limit", "crate::listener", "crate::stats", "crate::timer"]),
+    ("event_loop", &["mio", "slab", "log", "fastrand::Rng", "std::os::fd"]),
     ("event_loop", &["Instant::now", "SystemTime::now"]),
     // What embedders see. The writer of log lines is a thread that waits for a disk, so that no loop has to.
     ("proxy", &["crate::event_loop", "crate::error", "crate::plan", "crate::stats"]),

@@ -241,6 +241,16 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
+/// A target's path and query, whatever else may be wrong with it: without an authority, which may hold a password.
+pub fn path_and_query(target: &str) -> &str {
+    match target.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            rest.find(['/', '?']).map_or("", |at| &rest[at..])
+        }
+        Some(_) | None => target,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +279,21 @@ mod tests {
     fn normal(path: &str, expected: &str) {
         assert_eq!(normalize(path).as_deref(), Ok(expected), "{path}");
         assert_eq!(normalize(expected).as_deref(), Ok(expected), "{path}, twice");
+    }
+
+    #[test]
+    fn a_target_is_shown_without_its_authority() {
+        for (target, shown) in [
+            ("/a?b", "/a?b"),
+            ("*", "*"),
+            ("http://user:secret@host/a?b", "/a?b"),
+            ("http://user:secret@host?b", "?b"),
+            ("http://user:secret@host", ""),
+            ("/a?u=http://host/c", "/a?u=http://host/c"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(path_and_query(target), shown, "{target}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::plan::BackendId;
 use crate::proto::head::RequestHead;
+use crate::proto::target;
 
 /// Bytes of a path that are kept for the log; what is longer is cut. A path may have thousands, and a tunnel keeps its
 /// own for as long as it lives.
@@ -89,7 +90,8 @@ impl Story {
 
     /// Remembers what was asked for and of which host, with the query string only where that is to be logged.
     pub fn asked(&mut self, head: &RequestHead<'_>, host: Option<&[u8]>, with_query: bool) {
-        let (path, query) = head.target.split_once('?').unwrap_or((head.target, ""));
+        let target = target::path_and_query(head.target);
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let cut = |bytes: &[u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
         let mut text = cut(head.method.as_bytes(), LOGGED_HOST_BYTES_MAX);
         self.ends[0] = text.len() as u16;

@@ -11,6 +11,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 
+use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 
 use crate::sys;
@@ -40,6 +41,16 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// What a poll watches.
+    pub fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
+        }
+    }
 }
 
 impl Socket for Stream {
@@ -125,6 +136,13 @@ pub struct Edges {
 pub struct Transport<S> {
     socket: S,
     ready: Edges,
+}
+
+impl Transport<Stream> {
+    /// What a poll watches.
+    pub fn source(&mut self) -> &mut dyn Source {
+        self.socket.source()
+    }
 }
 
 impl<S: Socket> Transport<S> {

@@ -1,0 +1,74 @@
+//! A bound address, and whether clients may be waiting there.
+
+use std::fs::remove_file;
+use std::io;
+use std::net::SocketAddr;
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+
+use crate::plan::Address;
+use crate::session::transport::Stream;
+use crate::sys::{self, TcpOptions};
+
+/// A listening socket.
+pub struct Listener {
+    socket: Socket,
+    /// Where it listens; with the port that the kernel chose where any would do.
+    pub address: Address,
+    /// Whether an edge has said that clients wait, and no accept since that there are none.
+    pub ready: bool,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// The kernel's: in use, no permission, no such address.
+    pub fn open(address: &Address, backlog: u32, options: &TcpOptions) -> io::Result<Listener> {
+        let (socket, address) = match address {
+            Address::Tcp(address) => {
+                let socket = TcpListener::from_std(sys::listen_tcp(*address, backlog, options)?);
+                let bound = socket.local_addr()?;
+                (Socket::Tcp(socket), Address::Tcp(bound))
+            }
+            Address::Unix(path) => {
+                let socket = UnixListener::from_std(sys::listen_unix(path, backlog)?);
+                (Socket::Unix(socket), Address::Unix(path.clone()))
+            }
+        };
+        Ok(Listener { socket, address, ready: false })
+    }
+
+    /// The next client and its address, which one of a unix socket has not.
+    pub fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),
+            Socket::Unix(socket) => socket.accept().map(|(stream, _)| (Stream::Unix(stream), None)),
+        }
+    }
+
+    /// What a poll watches.
+    pub fn source(&mut self) -> &mut dyn Source {
+        match &mut self.socket {
+            Socket::Tcp(socket) => socket,
+            Socket::Unix(socket) => socket,
+        }
+    }
+}
+
+/// A unix socket's file goes with its listener.
+impl Drop for Listener {
+    fn drop(&mut self) {
+        match &self.address {
+            Address::Tcp(_) => {}
+            // Where it is gone already nothing is left to do.
+            Address::Unix(path) => drop(remove_file(path)),
+        }
+    }
+}
