@@ -40,6 +40,10 @@ use crate::timer::Timers;
 /// Events taken from the kernel at once: beyond this a larger batch saves nothing, below it calls add up.
 const EVENTS_MAX: usize = 256;
 
+/// Sessions that may go on in a turn with what their last one did not allow. Each moves up to [`FILL_BYTES_MAX`] both
+/// ways, so this is how much bulk may stand between a small message and its turn, however many tunnels are in bulk.
+const RESUMED_MAX: usize = 16;
+
 /// Clients that one listener may bring in a turn, so that a crowd at the door does not stop those inside.
 const ACCEPT_BUDGET: usize = 64;
 
@@ -259,15 +263,15 @@ impl EventLoop {
         if self.mark() {
             self.obey();
         }
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.append(&mut self.yielded);
-        for key in ready.drain(..) {
-            if let Some(slot) = self.slots.get_mut(key) {
-                slot.queued = false;
-            }
-            self.work(key, Work::Advance);
+        let resumed = self.yielded.len().min(RESUMED_MAX);
+        while let Some(key) = self.ready.pop_front() {
+            self.advance(key);
         }
-        self.ready = ready; // for its room
+        for _ in 0..resumed {
+            if let Some(key) = self.yielded.pop_front() {
+                self.advance(key);
+            }
+        }
         self.resume();
         self.accept();
         self.expire();
@@ -333,6 +337,14 @@ impl EventLoop {
 
     fn token(&self, key: usize, side: Side) -> Token {
         Token(self.first_session_token + 2 * key + usize::from(side == Side::Server))
+    }
+
+    /// Lets a session that stood in a queue go on.
+    fn advance(&mut self, key: usize) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.queued = false;
+        }
+        self.work(key, Work::Advance);
     }
 
     /// Lets a session work, and settles what it asks for.
