@@ -40,6 +40,15 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
+/// What came of opening a log's target again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopened {
+    /// Lines go to the file that now has the path.
+    Yes,
+    /// The target is not a file.
+    NoFile,
+}
+
 /// Lines that are missing from a log.
 #[derive(Debug, Default)]
 pub struct Loss {
@@ -157,20 +166,20 @@ impl LogWriter {
     }
 
     /// Opens a file target again by its path, as is done after the file was renamed; lines go to the new file from
-    /// the next write on. For other targets there is nothing to do. It is the caller that waits for the disk here,
-    /// so this is for a thread that has the time.
+    /// the next write on. For other targets there is nothing to do, and that is said. It is the caller that waits for
+    /// the disk here, so this is for a thread that has the time.
     ///
     /// # Errors
     ///
     /// The file cannot be opened. Lines go on to the old one.
-    pub fn reopen(&self) -> io::Result<()> {
-        let Some(path) = &self.log.path else { return Ok(()) };
+    pub fn reopen(&self) -> io::Result<Reopened> {
+        let Some(path) = &self.log.path else { return Ok(Reopened::NoFile) };
         let file = open(path)?;
         let mut state = self.log.queue.lock();
         let replaced = state.reopened.replace(file);
         self.log.queue.wake(state);
         drop(replaced); // closed only here, outside the lock
-        Ok(())
+        Ok(Reopened::Yes)
     }
 
     /// Waits until all that was queued before is written or lost, but no longer than `timeout`; says whether it

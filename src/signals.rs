@@ -7,7 +7,7 @@ use std::process;
 use std::thread;
 
 use adit::Handle;
-use adit::log_writer::LogWriter;
+use adit::log_writer::{LogWriter, Reopened};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -50,8 +50,8 @@ pub fn serve(mut signals: Signals, handle: Handle, access: Option<LogWriter>) ->
 
 fn reopen(access: Option<&LogWriter>, name: &str) {
     match access.map(LogWriter::reopen) {
-        None => log::info!("{name}: there is no access log"),
-        Some(Ok(())) => log::info!("{name}: access log reopened"),
+        None | Some(Ok(Reopened::NoFile)) => log::info!("{name}: no access log goes to a file"),
+        Some(Ok(Reopened::Yes)) => log::info!("{name}: access log reopened"),
         Some(Err(error)) => log::error!("{name}: cannot reopen the access log, the old one goes on: {error}"),
     }
 }

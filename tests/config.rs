@@ -815,6 +815,16 @@ balance = "hash"
 servers = ["one.test:80"]
 hash_key = ▶"path"
 ! upstream.w.hash_key: hash_key is for balance = "hash" alone (set balance too)
+@file
+[[listener]]
+listen = "0.0.0.0:8020"
+protocol = "tcp"
+upstream = "w"
+[upstream.w]
+servers = ["one.test:80"]
+balance = "hash"
+hash_key = ▶"path"
+! upstream.w.hash_key: "path" is a value of a request, and the tcp listener "0.0.0.0:8020" has none ("client_ip", or an upstream of its own)
 @upstream
 servers = ["one.test:80"]
 balance = "hash"

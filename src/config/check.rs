@@ -15,8 +15,8 @@ use super::pools;
 use super::values::{self, Edit, Wrong, did_you_mean, quoted, wrong};
 use super::{File, Integer, Resolve, Table, Text, Texts, Wait};
 use crate::plan::{
-    AccessTarget, Address, HostRule, Limits, Listener, Log, LogFormat, Mode, PathRule, Plan, PoolId,
-    ProxyHeaderIn, Route, Strictness, Tcp, Template, Timeouts, Trusted,
+    AccessTarget, Address, Balance, HashKey, HostRule, Limits, Listener, Log, LogFormat, Mode, PathRule,
+    Plan, PoolId, ProxyHeaderIn, Route, Strictness, Tcp, Template, Timeouts, Trusted,
 };
 
 /// Checks everything.
@@ -29,10 +29,38 @@ pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result
     let tcp = tcp(&file.tcp)?;
     let listeners = listeners(file, text, &upstreams, &timeouts)?;
     let mut pools = Vec::with_capacity(upstreams.written.len());
-    for (name, upstream) in &upstreams.written {
-        pools.push(pools::pool(name, upstream, text, &listeners, resolve)?);
+    for (index, (name, upstream)) in upstreams.written.iter().enumerate() {
+        let pool = pools::pool(name, upstream, text, &listeners, resolve)?;
+        if let Some(key) = &upstream.get_ref().hash_key {
+            judge_hash_key(key, index, &pool.balance, &listeners)?;
+        }
+        pools.push(pool);
     }
     Ok(Plan { listeners, pools, limits, tcp, log, drain_timeout })
+}
+
+/// A tcp listener has no request to take a value from: its clients would all go round robin, which nobody meant.
+fn judge_hash_key(key: &Text, pool: usize, balance: &Balance, listeners: &[Listener]) -> Result<(), Fault> {
+    let of_a_request = match balance {
+        Balance::Hash(HashKey::ClientIp) => false,
+        Balance::Hash(HashKey::Path | HashKey::Header(_) | HashKey::Query(_) | HashKey::Cookie(_)) => true,
+        Balance::RoundRobin | Balance::LeastConn | Balance::IpHash | Balance::RandomTwo => false,
+    };
+    let is_of_tcp = |listener: &&Listener| match listener.mode {
+        Mode::Tcp { pool: PoolId(id) } => usize::from(id) == pool,
+        Mode::Http { .. } => false,
+    };
+    match listeners.iter().find(is_of_tcp) {
+        Some(listener) if of_a_request => {
+            let message = format!(
+                "{} is a value of a request, and the tcp listener {} has none",
+                quoted(key.get_ref()),
+                quoted(&listener.address.to_string())
+            );
+            Err(Fault::at(key, wrong(message).help("\"client_ip\", or an upstream of its own")))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Upstreams in the order written, which is also that of [`Plan::pools`].
