@@ -78,6 +78,9 @@ pub(crate) struct Entry<'a> {
     /// From accept to the tunnel; as above.
     #[serde(serialize_with = "as_optional_seconds", skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Duration>,
+    /// Whom it waited for in vain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_for: Option<&'a str>,
     /// Why it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'a str>,
@@ -145,6 +148,7 @@ fn write_text(entry: &Entry<'_>, out: &mut Vec<u8>) {
     if let Some(handshake) = entry.handshake {
         line.plain("handshake", Seconds(handshake));
     }
+    line.value("waited_for", entry.waited_for.map(str::as_bytes));
     line.value("outcome", entry.outcome.map(str::as_bytes));
     line.value("ended_by", entry.ended_by.map(str::as_bytes));
     line.end();
@@ -298,6 +302,7 @@ mod tests {
             bytes_down: 34,
             duration: Duration::from_micros(61_002_999),
             handshake: Some(Duration::from_millis(3)),
+            waited_for: Some("server"),
             outcome: Some("finished"),
             ended_by: Some("client"),
         }
@@ -315,6 +320,7 @@ mod tests {
             server: None,
             duration: Duration::ZERO,
             handshake: None,
+            waited_for: None,
             outcome: None,
             ended_by: None,
             ..entry()
@@ -334,7 +340,8 @@ mod tests {
             line(&entry(), LogFormat::Text),
             "time=2026-11-22T09:00:00.123Z id=7f3a event=close client=192.0.2.1:5000 listener=0.0.0.0:8020 \
              host=chat.example.com method=GET path=/wsapp/ status=101 upstream=websocket server=127.0.0.1:8010 \
-             bytes_up=12 bytes_down=34 duration=61.002 handshake=0.003 outcome=finished ended_by=client\n"
+             bytes_up=12 bytes_down=34 duration=61.002 handshake=0.003 \
+             waited_for=server outcome=finished ended_by=client\n"
         );
     }
 
@@ -346,7 +353,7 @@ mod tests {
              \"client\":\"192.0.2.1:5000\",\"listener\":\"0.0.0.0:8020\",\"host\":\"chat.example.com\",\
              \"method\":\"GET\",\"path\":\"/wsapp/\",\"status\":101,\"upstream\":\"websocket\",\
              \"server\":\"127.0.0.1:8010\",\"bytes_up\":12,\"bytes_down\":34,\"duration\":61.002,\
-             \"handshake\":0.003,\"outcome\":\"finished\",\"ended_by\":\"client\"}\n"
+             \"handshake\":0.003,\"waited_for\":\"server\",\"outcome\":\"finished\",\"ended_by\":\"client\"}\n"
         );
     }
 
@@ -471,14 +478,15 @@ mod tests {
             path: Some(evil.as_bytes()),
             upstream: Some(evil),
             server: Some(evil),
+            waited_for: Some(evil),
             outcome: Some(evil),
             ended_by: Some(evil),
             ..entry()
         };
         let text = line(&entry, LogFormat::Text);
-        assert_eq!(text.matches(r#"="a\x0a\" b=c""#).count(), 10, "{text}");
+        assert_eq!(text.matches(r#"="a\x0a\" b=c""#).count(), 11, "{text}");
         let json = line(&entry, LogFormat::Json);
-        assert_eq!(json.matches(r#":"a\n\" b=c""#).count(), 10, "{json}");
+        assert_eq!(json.matches(r#":"a\n\" b=c""#).count(), 11, "{json}");
     }
 
     #[test]

@@ -189,10 +189,10 @@ pub enum Outcome {
     Idle,
     /// Silent for too long after one direction had ended.
     HalfClosed,
-    /// Bytes waited too long for a side to take them.
-    Stalled,
-    /// A message stopped coming.
-    Silent,
+    /// Bytes waited too long for this side to take them.
+    Stalled(Side),
+    /// A message stopped coming from this side.
+    Silent(Side),
     /// Older than a tunnel may be.
     Lifetime,
     /// Closed because the process stops.
@@ -248,12 +248,30 @@ impl Outcome {
             Outcome::BodyMalformed(_, rule) => (*rule).into(),
             Outcome::Idle => "idle".into(),
             Outcome::HalfClosed => "half_closed".into(),
-            Outcome::Stalled => "stalled".into(),
-            Outcome::Silent => "silent".into(),
+            Outcome::Stalled(_) => "stalled".into(),
+            Outcome::Silent(_) => "silent".into(),
             Outcome::Lifetime => "lifetime".into(),
             Outcome::Drained => "drain".into(),
             Outcome::Refused(refusal) => refusal.rule().into(),
             Outcome::Panicked => "panic".into(),
+        }
+    }
+
+    /// The side that was waited for in vain, where the end is a timeout about one of them.
+    pub fn waited_for(&self) -> Option<Side> {
+        match self {
+            Outcome::Stalled(side) | Outcome::Silent(side) => Some(*side),
+            Outcome::Finished(_)
+            | Outcome::Failed { .. }
+            | Outcome::Gone
+            | Outcome::Truncated(_)
+            | Outcome::BodyMalformed(..)
+            | Outcome::Idle
+            | Outcome::HalfClosed
+            | Outcome::Lifetime
+            | Outcome::Drained
+            | Outcome::Refused(_)
+            | Outcome::Panicked => None,
         }
     }
 
@@ -267,8 +285,8 @@ impl Outcome {
             Outcome::Gone => EndedBy::Client,
             Outcome::Idle
             | Outcome::HalfClosed
-            | Outcome::Stalled
-            | Outcome::Silent
+            | Outcome::Stalled(_)
+            | Outcome::Silent(_)
             | Outcome::Lifetime
             | Outcome::Drained
             | Outcome::Refused(_)

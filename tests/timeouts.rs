@@ -162,7 +162,7 @@ fn a_peer_that_takes_nothing_is_closed_on_and_an_idle_tunnel_is_not() {
         let (client, server) = open_tunnel(&proxy, &backend);
         let (mut writer, _deaf) = if stalled_side == "server" { (client, server) } else { (server, client) };
         while writer.try_send([b's'; 64 << 10]).is_ok() {}
-        expect_close(&proxy, " outcome=stalled ended_by=adit");
+        expect_close(&proxy, &format!(" waited_for={stalled_side} outcome=stalled ended_by=adit"));
     }
     idle_client.send("still here");
     idle_server.expect("still here");

@@ -105,7 +105,7 @@ impl<S: Socket> Closing<S> {
     pub fn expire(&mut self, turn: &Turn<'_>) -> Next {
         match &self.state {
             _ if turn.now < self.deadline => Next::Park { deadline: Some(self.deadline) },
-            State::Answering { .. } => Next::Close(Outcome::Stalled),
+            State::Answering { .. } => Next::Close(Outcome::Stalled(Side::Client)),
             State::Lingering => Next::End,
         }
     }

@@ -126,9 +126,11 @@ impl<S: Socket> Exchange<S> {
         // listen.
         let moved_at = self.up.flow.moved_at().max(self.down.moved_at());
         let silence = stalled.is_none().then_some(moved_at);
+        let waits_for_client = self.up.flow.is_open() && self.up.flow.stalled_since().is_none();
+        let silent = if waits_for_client { Side::Client } else { Side::Server };
         [
-            (after(stalled, timeouts.stalled), Outcome::Stalled),
-            (after(silence, Some(timeouts.response)), Outcome::Silent),
+            (after(stalled, timeouts.stalled), Outcome::Stalled(Side::Client)),
+            (after(silence, Some(timeouts.response)), Outcome::Silent(silent)),
         ]
     }
 
@@ -392,7 +394,8 @@ mod tests {
 
     #[test]
     fn silence_has_a_limit() {
-        for (request, response) in [(GET, "HTTP/1.1 200 OK\r\n\r\nbo"), (POST, OK)] {
+        let until_close = "HTTP/1.1 200 OK\r\n\r\nbo";
+        for (request, response, silent) in [(GET, until_close, "server"), (POST, OK, "client")] {
             let mut play = answered(request, response);
             for _ in 0..3 {
                 play.wait_ms(59_999);
@@ -403,6 +406,7 @@ mod tests {
             assert_eq!(play.rest, Rest::Parked);
             play.wait_ms(1);
             check_reset(&play, "adit silent");
+            assert_eq!(play.told(&["waited_for"]), silent);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use super::story::Story;
 use crate::access_log::{self, Entry, Event};
-use crate::error::Outcome;
+use crate::error::{EndedBy, Outcome};
 use crate::plan::Plan;
 
 /// Takes whole lines, and must not wait.
@@ -69,6 +69,7 @@ impl Journal {
             bytes_down: story.bytes_down,
             duration: now.saturating_duration_since(story.accepted),
             handshake: story.handshake,
+            waited_for: outcome.and_then(Outcome::waited_for).map(|side| EndedBy::from(side).as_str()),
             outcome: reason.as_deref(),
             ended_by: outcome.map(|outcome| outcome.ended_by().as_str()),
         };

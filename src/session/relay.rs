@@ -143,8 +143,8 @@ impl<S: Socket> Relay<S> {
             State::Whole | State::Broken(..) => None,
         };
         [
-            (stalled(0), Outcome::Stalled),
-            (stalled(1), Outcome::Stalled),
+            (stalled(0), Outcome::Stalled(side(1))),
+            (stalled(1), Outcome::Stalled(side(0))),
             (after(half_closed_since, timeouts.half_closed), Outcome::HalfClosed),
             (after(Some(moved_at), timeouts.idle), Outcome::Idle),
             (after(Some(self.opened), timeouts.lifetime), Outcome::Lifetime),

@@ -131,7 +131,7 @@ impl<S: Socket> Asking<S> {
             End::Refuse(Refusal::RequestTimeout)
         } else if !self.outbox.is_empty() {
             // The server has said something that the client does not take.
-            End::Close(Outcome::Stalled)
+            End::Close(Outcome::Stalled(Side::Client))
         } else {
             turn.blame("no answer in time");
             End::Refuse(Refusal::ResponseTimeout)
