@@ -11,10 +11,11 @@ mod logger;
 mod signals;
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
-use std::panic;
+use std::panic::{self, UnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,12 +31,16 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_BUG: u8 = 70;
 
 fn main() -> ExitCode {
-    // The panic itself has been told by the hook.
+    guarded(|| run(env::args_os().skip(1)))
+}
+
+/// A panic that no session is to blame for ends the process by a code of its own. What it was the hook has told.
+fn guarded(run: impl FnOnce() -> ExitCode + UnwindSafe) -> ExitCode {
     panic::catch_unwind(run).unwrap_or(ExitCode::from(EXIT_BUG))
 }
 
-fn run() -> ExitCode {
-    match cli::parse(env::args_os().skip(1)) {
+fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match cli::parse(args) {
         Ok(Command::Run(file)) => match load(&file) {
             Ok((_, plan)) => serve(&plan.log.clone(), || Proxy::bind(plan)),
             Err(error) => fail(EXIT_CONFIG, error),
@@ -109,4 +114,16 @@ fn say(text: &str) -> ExitCode {
 fn fail(code: u8, error: impl Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "adit: {error}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_outside_of_sessions_ends_the_process_with_70() {
+        let code = |code: ExitCode| format!("{code:?}"); // which is all that can be seen of one
+        assert_eq!(code(guarded(|| panic!("a bug"))), code(ExitCode::from(70)));
+        assert_eq!(code(guarded(|| ExitCode::from(2))), code(ExitCode::from(2)));
+    }
 }
