@@ -77,17 +77,16 @@ pub struct Flow {
     engine: Engine,
     /// Bytes that the sink has taken.
     flushed: u64,
-    /// When bytes last came from the source.
-    filled_at: Instant,
-    /// When the sink last took bytes, or bytes began to wait for it.
-    flushed_at: Instant,
+    /// When bytes, or the end, last came or went. While bytes are held none come, so then it is when the sink last took
+    /// some, or when they began to wait for it.
+    moved_at: Instant,
 }
 
 impl Flow {
     /// A flow that begins with these bytes held.
     pub fn new(held: Vec<u8>, now: Instant) -> Flow {
         let engine = Engine::holding(held);
-        Flow { phase: Phase::Open, engine, flushed: 0, filled_at: now, flushed_at: now }
+        Flow { phase: Phase::Open, engine, flushed: 0, moved_at: now }
     }
 
     /// The flow of a body of which the first bytes have arrived already.
@@ -126,8 +125,7 @@ impl Flow {
                     match self.engine.fill(source, sink, scratch, turn.buffers, strain)? {
                         Filled::Bytes { taken, flushed } => {
                             budget -= taken;
-                            self.filled_at = turn.now;
-                            self.flushed_at = turn.now;
+                            self.moved_at = turn.now;
                             self.flushed += flushed as u64;
                             if cargo.is_complete() {
                                 self.phase = Phase::Ending;
@@ -136,7 +134,7 @@ impl Flow {
                         Filled::Blocked => {}
                         Filled::End => {
                             cargo.source_ended()?;
-                            self.filled_at = turn.now;
+                            self.moved_at = turn.now;
                             self.phase = Phase::Ending;
                         }
                     }
@@ -160,7 +158,7 @@ impl Flow {
     fn note_flushed(&mut self, flushed: usize, now: Instant) {
         if flushed > 0 {
             self.flushed += flushed as u64;
-            self.flushed_at = now;
+            self.moved_at = now;
         }
     }
 
@@ -177,12 +175,12 @@ impl Flow {
 
     /// Since when bytes have waited for a sink that takes none.
     pub fn stalled_since(&self) -> Option<Instant> {
-        self.engine.held().then_some(self.flushed_at)
+        self.engine.held().then_some(self.moved_at)
     }
 
     /// When bytes last moved at either end.
     pub fn moved_at(&self) -> Instant {
-        self.filled_at.max(self.flushed_at)
+        self.moved_at
     }
 
     /// Bytes that the sink has taken.
