@@ -51,6 +51,9 @@ const ACCEPT_BUDGET: usize = 64;
 /// ends before that. Long enough not to spin, short enough not to be noticed.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a listener that fails by itself is left alone. Each try writes a line, and the others go on meanwhile.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a connection is watched for. Urgent data among it, as a read ends short of that (see [`Edges::read_closed`]).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
@@ -290,7 +293,8 @@ impl EventLoop {
             Phase::Draining(deadline) => deadline,
             Phase::Serving | Phase::Stopped => None,
         };
-        let next = [self.timers.next(), self.paused_until, drain].into_iter().flatten().min();
+        let retry = self.listeners.iter().filter_map(|listener| listener.retry_at).min();
+        let next = [self.timers.next(), self.paused_until, retry, drain].into_iter().flatten().min();
         match next {
             None => timeout,
             Some(next) => {
@@ -318,7 +322,7 @@ impl EventLoop {
             }
             let Some(token) = event.token().0.checked_sub(self.first_session_token) else {
                 if let Some(listener) = self.listeners.get_mut(event.token().0) {
-                    listener.ready = true;
+                    listener.mark();
                 }
                 continue;
             };
@@ -489,6 +493,10 @@ impl EventLoop {
     /// Takes in the clients that wait, a budget of them for each listener.
     fn accept(&mut self) {
         for index in 0..self.listeners.len() {
+            let listener = &mut self.listeners[index];
+            if listener.retry_at.is_some_and(|retry_at| retry_at <= self.clock.now) {
+                (listener.ready, listener.retry_at) = (true, None);
+            }
             for _ in 0..ACCEPT_BUDGET {
                 if !self.listeners[index].ready || !self.may_accept() {
                     break;
@@ -514,10 +522,16 @@ impl EventLoop {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown => {}
-            // Out of descriptors or memory, or something unheard of: trying again at once would only spin.
-            _ => {
+            // Trying again at once would only spin.
+            _ if sys::is_exhaustion(error) => {
                 let address = self.listeners[index].address.to_string();
                 self.pause(format_args!("cannot accept on {address}"), error);
+            }
+            // Something unheard of, which is about this socket alone.
+            _ => {
+                let listener = &mut self.listeners[index];
+                log::error!("cannot accept on {}, trying again: {error}", listener.address);
+                (listener.ready, listener.retry_at) = (false, Some(self.clock.now + RETRY_PAUSE));
             }
         }
     }
@@ -618,5 +632,37 @@ fn edges(event: &Event) -> Edges {
 impl AsRawFd for EventLoop {
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::sync::mpsc::channel;
+
+    /// A listening socket that was shut down behind our back answers accept(2) with EINVAL for ever.
+    #[test]
+    fn a_listener_that_fails_stops_no_other_and_does_not_spin() {
+        let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\nupstream = \"u\"\n";
+        let text = format!("{listener}{listener}[upstream.u]\nservers = [\"127.0.0.1:1\"]\n");
+        let (_sender, commands) = channel();
+        let plan = Config::from_toml(&text).unwrap().check().unwrap();
+        let (mut event_loop, _waker) = EventLoop::new(plan, commands).unwrap();
+        let Address::Tcp(sound) = event_loop.local_addrs()[1] else { panic!("a TCP address") };
+        event_loop.turn(Some(Duration::ZERO)).unwrap();
+        event_loop.listeners[0].shut_down();
+        for accepted in 1..=3 {
+            let _client = std::net::TcpStream::connect(sound).unwrap();
+            let mut turns = 0;
+            while event_loop.stats().snapshot().accepted < accepted {
+                turns += 1;
+                assert!(turns < 50, "nobody is accepted by the other");
+                event_loop.turn(Some(Duration::from_secs(10))).unwrap();
+            }
+        }
+        event_loop.turn(Some(Duration::ZERO)).unwrap();
+        assert!(event_loop.listeners[0].retry_at.is_some(), "it has failed");
+        assert!(event_loop.next_turn().unwrap() > event_loop.clock.now, "and waits to be tried again");
     }
 }

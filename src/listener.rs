@@ -3,6 +3,7 @@
 use std::fs::remove_file;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
@@ -18,6 +19,8 @@ pub struct Listener {
     pub address: Address,
     /// Whether an edge has said that clients wait, and no accept since that there are none.
     pub ready: bool,
+    /// When to try again after an error that is its own; it is not ready until then.
+    pub retry_at: Option<Instant>,
 }
 
 enum Socket {
@@ -42,7 +45,7 @@ impl Listener {
                 (Socket::Unix(socket), Address::Unix(path.clone()))
             }
         };
-        Ok(Listener { socket, address, ready: false })
+        Ok(Listener { socket, address, ready: false, retry_at: None })
     }
 
     /// The next client and its address, which one of a unix socket has not.
@@ -53,11 +56,27 @@ impl Listener {
         }
     }
 
+    /// Takes note of an event. One that is to be left alone for a while stays so.
+    pub fn mark(&mut self) {
+        self.ready |= self.retry_at.is_none();
+    }
+
     /// What a poll watches.
     pub fn source(&mut self) -> &mut dyn Source {
         match &mut self.socket {
             Socket::Tcp(socket) => socket,
             Socket::Unix(socket) => socket,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Listener {
+    /// Makes every accept from now on fail with EINVAL.
+    pub fn shut_down(&self) {
+        match &self.socket {
+            Socket::Tcp(socket) => socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both).unwrap(),
+            Socket::Unix(_) => panic!("tests shut down TCP listeners"),
         }
     }
 }
