@@ -97,7 +97,7 @@ pub enum Refusal {
     HeadTooLarge,
     /// The request head has more fields than the limit.
     TooManyHeaders,
-    /// Every server is full, or out.
+    /// Every server is full: those that are out are tried all the same.
     NoBackend,
     /// This process has no descriptor left to dial with.
     NoDescriptors,
@@ -148,7 +148,7 @@ impl Refusal {
             Refusal::TooManyConnections => "too many connections from this address",
             Refusal::HeadTooLarge => "the request head is too large",
             Refusal::TooManyHeaders => "the request has too many header fields",
-            Refusal::NoBackend => "every server is out or full",
+            Refusal::NoBackend => "every server is full",
             Refusal::NoDescriptors => "no descriptor is left to reach a server with",
             Refusal::BackendUnreachable => "no server could be reached",
             Refusal::ConnectTimeout => "no server was connected in time",

@@ -408,8 +408,8 @@ fn full_servers_are_503_until_one_has_room() {
         backend.address()
     ));
     let (client, server) = open_tunnel(&proxy, &backend);
-    check(&proxy, get(""), 503, "every server is out or full");
-    check(&proxy, upgrade_request("/"), 503, "every server is out or full");
+    check(&proxy, get(""), 503, "every server is full");
+    check(&proxy, upgrade_request("/"), 503, "every server is full");
     drop((client, server));
     proxy.await_empty();
     open_tunnel(&proxy, &backend);
