@@ -181,7 +181,7 @@ pub enum Outcome {
     },
     /// The client went away before there was anything to pass on.
     Gone,
-    /// A server ended in the middle of a message.
+    /// This side ended in the middle of a message's body.
     Truncated(Side),
     /// The framing of a message's body is broken; the side that sent it and how.
     BodyMalformed(Side, &'static str),
