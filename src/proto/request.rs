@@ -106,8 +106,7 @@ impl Request<'_> {
 
     /// The value of a parameter of the query string, as it came; the first one of that name.
     pub fn query_value(&self, name: &str) -> Option<&[u8]> {
-        let (_, query) = self.head.target.split_once('?')?;
-        let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let mut pairs = self.target.query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value.as_bytes())
     }
 
