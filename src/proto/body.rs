@@ -17,6 +17,8 @@
 //!
 //! It does not know whether a message may have a body at all, nor which framing its head asked for.
 
+use super::head::{is_control, is_tchar};
+
 /// Digits of a chunk size, leading zeros included: as many as a `u64` has, so a size cannot overflow.
 pub const SIZE_DIGITS_MAX: u8 = 16;
 
@@ -247,7 +249,7 @@ impl Chunked {
             },
             Place::Extension { size, bytes } => match byte {
                 b'\r' => (Place::SizeLf { size }, 1, Fate::Framing),
-                _ if is_text(byte) => {
+                _ if !is_control(byte) => {
                     (Place::Extension { size, bytes: self.extension(bytes)? }, 1, Fate::Dropped)
                 }
                 _ => return Err(BodyError("a control byte in a chunk extension")),
@@ -275,17 +277,17 @@ impl Chunked {
             Place::FieldStart => match byte {
                 b'\r' => (Place::EndLf, 1, Fate::Framing),
                 b' ' | b'\t' => return Err(BodyError("a trailer field is folded")),
-                _ if is_token(byte) => (self.trailer(Place::FieldName)?, 1, Fate::Dropped),
+                _ if is_tchar(byte) => (self.trailer(Place::FieldName)?, 1, Fate::Dropped),
                 _ => return Err(BodyError("a trailer field has no valid name")),
             },
             Place::FieldName => match byte {
                 b':' => (self.trailer(Place::FieldValue)?, 1, Fate::Dropped),
-                _ if is_token(byte) => (self.trailer(Place::FieldName)?, 1, Fate::Dropped),
+                _ if is_tchar(byte) => (self.trailer(Place::FieldName)?, 1, Fate::Dropped),
                 _ => return Err(BodyError("a trailer field has no valid name")),
             },
             Place::FieldValue => match byte {
                 b'\r' => (self.trailer(Place::FieldLf)?, 1, Fate::Dropped),
-                _ if is_text(byte) => (self.trailer(Place::FieldValue)?, 1, Fate::Dropped),
+                _ if !is_control(byte) => (self.trailer(Place::FieldValue)?, 1, Fate::Dropped),
                 _ => return Err(BodyError("a control byte in a trailer field")),
             },
             Place::FieldLf => {
@@ -338,16 +340,6 @@ fn run_bytes(left: u64, bytes: &[u8]) -> usize {
 
 fn expect(expected: u8, byte: u8, rule: &'static str) -> Result<(), BodyError> {
     if byte == expected { Ok(()) } else { Err(BodyError(rule)) }
-}
-
-/// `tchar` (RFC 9110, 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// What may stand in a field's value and in a quoted string: HTAB, SP, VCHAR, obs-text (RFC 9110, 5.5).
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// All that comes of `bytes` in pieces of `piece` bytes: what is passed on, how many were consumed, and whether
@@ -566,7 +558,7 @@ mod tests {
 
     #[test]
     fn what_is_no_trailer_field_is_refused() {
-        for byte in (0..=u8::MAX).filter(|&byte| !is_token(byte) && !b"\r \t".contains(&byte)) {
+        for byte in (0..=u8::MAX).filter(|&byte| !is_tchar(byte) && !b"\r \t".contains(&byte)) {
             refused([b"0\r\n", &[byte][..]].concat(), "a trailer field has no valid name");
             if byte != b':' {
                 refused([b"0\r\nA", &[byte][..]].concat(), "a trailer field has no valid name");

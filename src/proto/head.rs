@@ -84,9 +84,15 @@ impl Scanner {
     }
 }
 
-/// Control bytes that no head may hold: all but HTAB, DEL included (RFC 9110, 5.5).
-fn is_control(byte: u8) -> bool {
+/// Control bytes that no head may hold: all but HTAB, DEL included (RFC 9110, 5.5). A chunked body's extensions and
+/// trailer fields may not either.
+pub fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
+}
+
+/// `tchar`: what the names of fields and protocols are made of (RFC 9110, 5.6.2).
+pub fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The HTTP version of a message.
