@@ -24,7 +24,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("proto::reply", &["httpdate"]),
     ("proto::upgrade", &["base64", "sha1"]),
     // Text in, a plan out; of the world only the names of servers, resolved once.
-    ("config", &["crate::config", "crate::error", "crate::plan", "crate::proto::target", "toml", "serde"]),
+    ("config", &["crate::config", "crate::error", "crate::plan", "toml", "serde"]),
+    ("config", &["crate::proto::head", "crate::proto::target"]),
     ("config", &["humantime", "ipnet", "strsim", "log::LevelFilter", "std::net::ToSocketAddrs"]),
     // The kernel, and nothing of ours.
     ("sys", &["libc", "socket2", "std::fs", "std::os", "std::net::TcpListener", "std::net::TcpStream"]),

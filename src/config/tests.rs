@@ -236,6 +236,7 @@ fn framing_fields_are_left_alone() {
     }
     check(set, "Proxy-Connection", Err("adit's own"));
     check(set, "HTTP2-Settings", Err("adit's own"));
+    check(set, "Proxy-Authorization", Ok(()));
     check(set, "Sec-WebSocket-Protocol", Err("handshake"));
     check(remove, "Sec-WebSocket-Key", Err("handshake"));
     check(remove, "Sec-WebSocket-Version", Err("handshake"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::plan::{Address, HashKey, HostRule, PathRule, Piece, Template};
+use crate::proto::head::{is_hop_by_hop, is_tchar};
 use crate::proto::target::normalize;
 
 /// What was found and why it will not do; what would.
@@ -289,8 +290,7 @@ pub(super) fn path_rule(text: &str) -> Result<PathRule, Wrong> {
 
 /// A token (RFC 9110, 5.6.2): what names fields and protocols.
 fn is_token(text: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(legal)
+    !text.is_empty() && text.bytes().all(is_tchar)
 }
 
 /// An element of `upgrade`: a protocol that may become a tunnel, in lower case.
@@ -386,18 +386,11 @@ pub(super) enum Edit {
     Remove,
 }
 
-/// Fields that say where a message ends or what becomes of the connection: they are adit's own (RFC 9110, 7.6.1).
-const OWN_FIELDS: [&str; 9] = [
-    "connection",
-    "upgrade",
-    "transfer-encoding",
-    "content-length",
-    "keep-alive",
-    "te",
-    "trailer",
-    "proxy-connection",
-    "http2-settings",
-];
+/// Whether a field says where a message ends or what becomes of the connection: such a one is adit's own (RFC 9110,
+/// 7.6.1). Credentials for a proxy, though of one hop too, do neither: a server may want them of us.
+fn is_own(name: &str) -> bool {
+    name == "content-length" || (is_hop_by_hop(name) && name != "proxy-authorization")
+}
 
 /// The name of a field in `set_headers` or `remove_headers`.
 pub(super) fn field_name(text: &str, edit: Edit) -> Result<(), Wrong> {
@@ -406,10 +399,9 @@ pub(super) fn field_name(text: &str, edit: Edit) -> Result<(), Wrong> {
             .help("letters, digits and \"-\", without the colon"));
     }
     let lower = text.to_ascii_lowercase();
-    let own = OWN_FIELDS.contains(&lower.as_str());
     let refused = |why: &str| Err(wrong(format!("{} {why}", quoted(text))));
     match (edit, lower.as_str()) {
-        (Edit::Set | Edit::Remove, _) if own => {
+        (Edit::Set | Edit::Remove, name) if is_own(name) => {
             refused("is adit's own: it frames the message or the connection")
         }
         (Edit::Set, name) if name.starts_with("sec-websocket-") => {
