@@ -115,6 +115,14 @@ impl<S: Socket> Asking<S> {
                 // right away nobody will tell again of what else the server has sent.
                 Heard::Waiting if !self.outbox.is_empty() && client.is_writable() => {}
                 Heard::Waiting if spent => return Ok(Heard::Spent),
+                // Behind a part of the letter the client's bytes would be read as the rest of it.
+                Heard::Tunnel(_) if self.written < letter.len() => {
+                    return Err(malformed("the server switched protocols before it had the request", turn));
+                }
+                heard @ Heard::Plain { .. } if self.written < letter.len() => {
+                    self.upload.flow.give_up();
+                    return Ok(heard);
+                }
                 heard => return Ok(heard),
             }
         }

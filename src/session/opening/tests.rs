@@ -623,3 +623,39 @@ fn a_proxy_header_is_required_in_however_many_pieces() {
         check_given_back(&mut play);
     }
 }
+
+/// A server that answers before it has the whole request used to get the body behind the part of the head that it
+/// had: whoever sent the body wrote the rest of the head.
+#[test]
+fn a_body_never_follows_a_head_that_was_cut_short() {
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nbegun";
+    let mut play = sent_with(CONFIG, request, [Dial::Hangs]);
+    play.server().is_full();
+    play.server().takes(10);
+    play.server().connects();
+    play.run();
+    play.server().sends("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nn");
+    play.run();
+    play.client.sends(" and more");
+    play.server().takes(PLENTY);
+    play.run();
+    assert_eq!(play.server().got(), "POST / HTT");
+    play.server().sends("o");
+    play.run();
+    assert!(play.client.got().ends_with("\r\n\r\nno"));
+}
+
+#[test]
+fn a_tunnel_never_opens_behind_a_head_that_was_cut_short() {
+    let mut play = sent_with(CONFIG, &format!("{UPGRADE}early"), [Dial::Hangs]);
+    play.server().is_full();
+    play.server().takes(10);
+    play.server().connects();
+    play.run();
+    play.server().sends(AGREEMENT);
+    play.run();
+    play.server().takes(PLENTY);
+    play.run();
+    assert_eq!(play.server().got(), "GET /chat ");
+    check_refused(&mut play, 502, "the server switched protocols before it had the request");
+}
