@@ -235,6 +235,11 @@ fn framing_fields_are_left_alone() {
         check(remove, own, Err("adit's own"));
     }
     check(set, "Proxy-Connection", Err("adit's own"));
+    check(remove, "Content_Length", Err("adit's own"));
+    check(set, "content_length", Err("adit's own"));
+    check(remove, "Sec_WebSocket-Key", Err("handshake"));
+    check(set, "Sec_WebSocket_Key", Err("handshake"));
+    check(remove, "X_Real_IP", Ok(()));
     check(set, "HTTP2-Settings", Err("adit's own"));
     check(set, "Proxy-Authorization", Ok(()));
     check(set, "Sec-WebSocket-Protocol", Err("handshake"));

@@ -398,7 +398,9 @@ pub(super) fn field_name(text: &str, edit: Edit) -> Result<(), Wrong> {
         return Err(wrong(format!("{} is no field name", quoted(text)))
             .help("letters, digits and \"-\", without the colon"));
     }
-    let lower = text.to_ascii_lowercase();
+    // An edit reaches every spelling that servers take for the same name, so that it is to be judged as all of them:
+    // removing `Content_Length` would leave a body that nothing frames.
+    let lower = text.to_ascii_lowercase().replace('_', "-");
     let refused = |why: &str| Err(wrong(format!("{} {why}", quoted(text))));
     match (edit, lower.as_str()) {
         (Edit::Set | Edit::Remove, name) if is_own(name) => {
