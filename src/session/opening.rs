@@ -209,7 +209,8 @@ impl<S: Socket> Opening<S> {
             proxy_header::Parsed::Complete { header_bytes, endpoints } => {
                 self.inbox.drain(..header_bytes);
                 if let Some(Endpoints { source, destination }) = endpoints {
-                    self.story.peer = Some(source);
+                    // As where it is accepted: an IPv4 client is one whoever tells of it.
+                    self.story.peer = Some(SocketAddr::new(source.ip().to_canonical(), source.port()));
                     self.destination = Some(destination);
                 }
                 self.admit(turn)

@@ -659,3 +659,17 @@ fn a_tunnel_never_opens_behind_a_head_that_was_cut_short() {
     assert_eq!(play.server().got(), "GET /chat ");
     check_refused(&mut play, 502, "the server switched protocols before it had the request");
 }
+
+/// A proxy that was reached by IPv6 writes its IPv4 clients as IPv6 addresses, and a server was told those.
+#[test]
+fn an_ipv4_client_in_a_header_of_ipv6_is_an_ipv4_client() {
+    let config = CONFIG.replacen("upstream = \"u\"\n", "proxy_protocol = \"v1\"\nupstream = \"u\"\n", 1);
+    let mut play =
+        sent_with(&config, &format!("PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 40000 443\r\n{GET}"), []);
+    let got = play.server().got();
+    assert!(got.contains("\r\nX-Forwarded-For: 192.0.2.7\r\n"), "{got}");
+    assert!(got.contains("\r\nX-Real-IP: 192.0.2.7\r\n"), "{got}");
+    play.client.resets();
+    play.run();
+    assert_eq!(play.told(&["client"]), "192.0.2.7:40000");
+}
