@@ -241,9 +241,13 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// A target's path and query, whatever else may be wrong with it: without an authority, which may hold a password.
 pub fn path_and_query(target: &str) -> &str {
+    let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let behind_authority = |rest: &str| rest.find(['/', '?']).unwrap_or(rest.len());
     match target.split_once("://") {
-        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-            rest.find(['/', '?']).map_or("", |at| &rest[at..])
+        Some((scheme, rest)) if scheme.bytes().all(in_scheme) => &rest[behind_authority(rest)..],
+        // The form that CONNECT has.
+        Some(_) | None if !target.starts_with('/') && target.contains('@') => {
+            &target[behind_authority(target)..]
         }
         Some(_) | None => target,
     }
@@ -286,6 +290,10 @@ mod tests {
             ("http://user:secret@host/a?b", "/a?b"),
             ("http://user:secret@host?b", "?b"),
             ("http://user:secret@host", ""),
+            ("svn+ssh://user:secret@host/a", "/a"),
+            ("user:secret@host:443", ""),
+            ("/@a", "/@a"),
+            ("host:443", "host:443"),
             ("/a?u=http://host/c", "/a?u=http://host/c"),
             ("nonsense", "nonsense"),
         ] {
