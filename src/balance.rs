@@ -15,10 +15,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
+use crate::moment::Moment;
 use crate::plan::{Backend, BackendId, Balance, Plan, Pool, PoolId};
 
 /// What is known of each backend of a [`Plan`].
@@ -45,9 +46,9 @@ struct State {
 #[derive(Debug)]
 enum Health {
     /// In. The failures of the last `fail_timeout`, the oldest first; fewer than `max_fails`.
-    In { failures: VecDeque<Instant> },
+    In { failures: VecDeque<Moment> },
     /// Out. `since`: when it last failed or was chosen. `retried`: it was chosen since it went out.
-    Out { since: Instant, retried: bool },
+    Out { since: Moment, retried: bool },
 }
 
 /// The backends that one session has tried already. Allocates nothing until there is one.
@@ -113,7 +114,7 @@ impl Balancer {
         pool: PoolId,
         key: Option<u64>,
         tried: &Tried,
-        now: Instant,
+        now: Moment,
         dice: &mut fastrand::Rng,
     ) -> Result<BackendId, NoChoice> {
         let rules = &plan.pools[usize::from(pool.0)];
@@ -150,7 +151,7 @@ impl Balancer {
     }
 
     /// A try failed. `true` where this failure took the backend out.
-    pub fn failed(&mut self, plan: &Plan, id: BackendId, now: Instant) -> bool {
+    pub fn failed(&mut self, plan: &Plan, id: BackendId, now: Moment) -> bool {
         let rules = &plan.pools[usize::from(id.pool.0)];
         if rules.max_fails == 0 {
             return false;
@@ -233,7 +234,7 @@ fn gather(
     rules: &Pool,
     states: &[State],
     tried: &Tried,
-    now: Instant,
+    now: Moment,
     candidates: &mut Vec<usize>,
 ) -> Result<Rank, NoChoice> {
     candidates.clear();
@@ -259,7 +260,7 @@ fn gather(
     best.ok_or(if all_tried { NoChoice::AllTried } else { NoChoice::AllFull })
 }
 
-fn rank(backend: &Backend, state: &State, fail_timeout: Duration, now: Instant) -> Rank {
+fn rank(backend: &Backend, state: &State, fail_timeout: Duration, now: Moment) -> Rank {
     let is_out = match state.health {
         Health::In { .. } => false,
         // Left alone for long enough, it is one of the others until somebody has chosen it.
@@ -376,8 +377,8 @@ fn left_alone_longest(states: &[State], candidates: &[usize]) -> usize {
     longest
 }
 
-fn elapsed(since: Instant, now: Instant) -> Duration {
-    now.saturating_duration_since(since)
+fn elapsed(since: Moment, now: Moment) -> Duration {
+    now.since(since)
 }
 
 /// The key of a value of the request, the same in every process; `None` for an empty value.
@@ -461,14 +462,14 @@ mod tests {
     struct Bench {
         plan: Plan,
         balancer: Balancer,
-        now: Instant,
+        now: Moment,
         dice: fastrand::Rng,
     }
 
     impl Bench {
         fn new(plan: Plan) -> Bench {
             let balancer = Balancer::new(&plan);
-            Bench { plan, balancer, now: Instant::now(), dice: fastrand::Rng::with_seed(7) }
+            Bench { plan, balancer, now: Moment::START, dice: fastrand::Rng::with_seed(7) }
         }
 
         fn id(&self, letter: char) -> BackendId {
@@ -724,7 +725,7 @@ mod tests {
         let rules = plan(hashed(), "a a");
         let mut balancer = Balancer::new(&rules);
         let mut dice = fastrand::Rng::with_seed(0);
-        let (none, now) = (Tried::default(), Instant::now());
+        let (none, now) = (Tried::default(), Moment::START);
         let mut chosen = [0; 2];
         for key in 0..1000 {
             let id = balancer.choose(&rules, POOL, Some(key), &none, now, &mut dice).unwrap();
@@ -768,7 +769,7 @@ mod tests {
             rules.pools[0].max_fails = dice.u32(..3);
             let backends = &rules.pools[0].backends;
             let mut balancer = Balancer::new(&rules);
-            let mut now = Instant::now();
+            let mut now = Moment::START;
             let mut open = Vec::new();
             for _ in 0..40 {
                 now += SECOND * dice.u32(..8);

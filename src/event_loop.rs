@@ -26,6 +26,7 @@ use crate::balance::Balancer;
 use crate::error::{Outcome, Side, StartError};
 use crate::limit::PerAddress;
 use crate::listener::Listener;
+use crate::moment::Moment;
 use crate::plan::{Address, BackendId, Plan};
 use crate::session::engine::{Buffers, FILL_BYTES_MAX};
 use crate::session::journal::{Journal, Sink};
@@ -93,7 +94,7 @@ pub struct EventLoop {
     /// Slots to free at the end of the turn.
     ended: Vec<usize>,
     /// Accepting pauses until then.
-    paused_until: Option<Instant>,
+    paused_until: Option<Moment>,
     /// Sessions that wait for a descriptor to reach a server with, the first to wait first. While there are any nobody
     /// is accepted: each descriptor that becomes free is for them.
     undialed: VecDeque<Undialed>,
@@ -131,7 +132,7 @@ struct Undialed {
     key: usize,
     backend: BackendId,
     /// It waits as long as it would for the server itself.
-    deadline: Instant,
+    deadline: Moment,
 }
 
 /// Whether the loop takes in clients.
@@ -139,34 +140,36 @@ struct Undialed {
 enum Phase {
     Serving,
     /// Asked to stop: nobody is let in, sessions may end by themselves until then (`None`: as long as they like).
-    Draining(Option<Instant>),
+    Draining(Option<Moment>),
     /// Asked to stop at once.
     Stopped,
 }
 
 /// The time, read once a turn; the date follows it, and is set anew every second.
 struct Clock {
-    now: Instant,
-    date_read_at: Instant,
+    /// When it began.
+    start: Instant,
+    now: Moment,
+    date_read_at: Moment,
     date: SystemTime,
 }
 
 impl Clock {
     fn read() -> Clock {
-        let now = Instant::now();
-        Clock { now, date_read_at: now, date: SystemTime::now() }
+        let now = Moment::START;
+        Clock { start: Instant::now(), now, date_read_at: now, date: SystemTime::now() }
     }
 
     fn tick(&mut self) {
-        self.now = Instant::now();
-        if self.now.duration_since(self.date_read_at) >= Duration::from_secs(1) {
+        self.now = Moment::START + self.start.elapsed();
+        if self.now.since(self.date_read_at) >= Duration::from_secs(1) {
             self.date_read_at = self.now;
             self.date = SystemTime::now();
         }
     }
 
     fn wall(&self) -> SystemTime {
-        self.date + self.now.duration_since(self.date_read_at)
+        self.date + self.now.since(self.date_read_at)
     }
 }
 
@@ -300,7 +303,7 @@ impl EventLoop {
             Some(next) => {
                 // The clock of the last turn is a little behind: the poll may wake late by that, never early. A wait
                 // is rounded up to the millisecond by the kernel's side of mio.
-                let until = next.saturating_duration_since(self.clock.now);
+                let until = next.since(self.clock.now);
                 Some(timeout.map_or(until, |timeout| timeout.min(until)))
             }
         }
@@ -308,7 +311,7 @@ impl EventLoop {
 
     /// When the loop wants its next turn at the latest; `None`: when there are events.
     pub fn next_turn(&self) -> Option<Instant> {
-        self.wait(None).map(|wait| self.clock.now + wait)
+        self.wait(None).map(|wait| self.clock.start + self.clock.now.since(Moment::START) + wait)
     }
 
     /// Marks what the poll brought, and queues the sessions it is about. Says whether there are commands.
@@ -663,6 +666,6 @@ mod tests {
         }
         event_loop.turn(Some(Duration::ZERO)).unwrap();
         assert!(event_loop.listeners[0].retry_at.is_some(), "it has failed");
-        assert!(event_loop.next_turn().unwrap() > event_loop.clock.now, "and waits to be tried again");
+        assert!(event_loop.wait(None).unwrap() > Duration::ZERO, "and waits to be tried again");
     }
 }

@@ -50,6 +50,7 @@ pub mod fuzz;
 mod limit;
 mod listener;
 pub mod log_writer;
+mod moment;
 pub mod plan;
 mod proto;
 mod proxy;

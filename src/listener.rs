@@ -3,11 +3,11 @@
 use std::fs::remove_file;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 
+use crate::moment::Moment;
 use crate::plan::Address;
 use crate::session::transport::Stream;
 use crate::sys::{self, TcpOptions};
@@ -20,7 +20,7 @@ pub struct Listener {
     /// Whether an edge has said that clients wait, and no accept since that there are none.
     pub ready: bool,
     /// When to try again after an error that is its own; it is not ready until then.
-    pub retry_at: Option<Instant>,
+    pub retry_at: Option<Moment>,
 }
 
 enum Socket {

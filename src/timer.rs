@@ -9,7 +9,8 @@
 //! The price: [`Timers::next`] may name an instant at which nothing is due yet.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+
+use crate::moment::Moment;
 
 /// At most one deadline for each key. Keys are those of a slab: small and dense, since they index a `Vec`
 /// that is as long as the largest one.
@@ -17,14 +18,14 @@ use std::time::Instant;
 pub struct Timers {
     entries: Vec<Entry>,
     /// Exactly the entries' `scheduled` instants: never more elements than entries.
-    schedule: BTreeSet<(Instant, usize)>,
+    schedule: BTreeSet<(Moment, usize)>,
 }
 
 /// Where a deadline is wanted, something is scheduled and `scheduled <= wanted`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    wanted: Option<Instant>,
-    scheduled: Option<Instant>,
+    wanted: Option<Moment>,
+    scheduled: Option<Moment>,
 }
 
 impl Timers {
@@ -36,7 +37,7 @@ impl Timers {
     /// Sets, moves or (with `None`) takes back a key's deadline. Costs a look into the ordered set only where
     /// the deadline comes to lie before all that the key was ever scheduled for; moving later and taking back
     /// do not.
-    pub fn set(&mut self, key: usize, deadline: Option<Instant>) {
+    pub fn set(&mut self, key: usize, deadline: Option<Moment>) {
         if key >= self.entries.len() {
             self.entries.resize(key + 1, Entry::default());
         }
@@ -69,13 +70,13 @@ impl Timers {
 
     /// When to look at [`Timers::expired`] again; `None` where no deadline is set. Never after the first
     /// deadline, but sometimes before it: then the look finds nothing and there is a new answer here.
-    pub fn next(&self) -> Option<Instant> {
+    pub fn next(&self) -> Option<Moment> {
         self.schedule.first().map(|&(scheduled, _)| scheduled)
     }
 
     /// Takes one key whose deadline is not after `now`, and with it the deadline. To be called until it says
     /// `None`. Keys that are due together come in no promised order.
-    pub fn expired(&mut self, now: Instant) -> Option<usize> {
+    pub fn expired(&mut self, now: Moment) -> Option<usize> {
         while let Some(&(scheduled, key)) = self.schedule.first() {
             if scheduled > now {
                 return None;
@@ -108,7 +109,7 @@ mod tests {
     /// Runs a script on a clock in milliseconds: `key=ms` sets, `key=-` takes back, `key!` clears, `@ms` lets
     /// that time come and writes down who expired then, `?ms` or `?-` says what `next` must be.
     fn check(script: &str, expired: &[(u64, usize)]) {
-        let start = Instant::now();
+        let start = Moment::START;
         let at = |ms: &str| (ms != "-").then(|| start + Duration::from_millis(ms.parse().unwrap()));
         let mut timers = Timers::new();
         let mut found = Vec::new();
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn churn_leaves_nothing_behind() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut timers = Timers::new();
         for round in 0..10_000 {
             let key = round % 4;
@@ -191,9 +192,9 @@ mod tests {
     fn it_agrees_with_a_naive_model() {
         for seed in 0..500 {
             let mut dice = fastrand::Rng::with_seed(seed);
-            let mut now = Instant::now();
+            let mut now = Moment::START;
             let mut timers = Timers::new();
-            let mut model: BTreeMap<usize, Instant> = BTreeMap::new();
+            let mut model: BTreeMap<usize, Moment> = BTreeMap::new();
             for _ in 0..200 {
                 let key = dice.usize(..8);
                 match dice.u8(..8) {

@@ -13,11 +13,12 @@ const TABLE: &[(&str, &[&str])] = &[
     // Pure: values in, decisions out.
     ("error", &[]),
     ("plan", &["ipnet", "log::LevelFilter"]),
-    ("timer", &[]),
+    ("moment", &[]),
+    ("timer", &["crate::moment"]),
     ("limit", &[]),
     ("stats", &[]),
     ("route", &["crate::plan", "ipnet"]),
-    ("balance", &["crate::plan", "siphasher", "fastrand::Rng"]),
+    ("balance", &["crate::moment", "crate::plan", "siphasher", "fastrand::Rng"]),
     ("access_log", &["crate::plan", "serde", "serde_json", "humantime"]),
     ("proto", &["crate::error", "crate::plan", "crate::proto"]),
     ("proto::head", &["httparse"]),
@@ -33,16 +34,16 @@ const TABLE: &[(&str, &[&str])] = &[
     // Machines meet streams. A server that fails is named at once, which is what `log` is for.
     ("session", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
     ("session", &["crate::access_log", "crate::balance", "crate::limit", "crate::route"]),
-    ("session", &["crate::stats", "fastrand::Rng", "log"]),
+    ("session", &["crate::moment", "crate::stats", "fastrand::Rng", "log"]),
     ("session::transport", &["mio::event::Source", "mio::net"]),
     // A bound address. A unix socket's file goes with its listener.
-    ("listener", &["crate::plan", "crate::session::transport", "crate::sys"]),
+    ("listener", &["crate::moment", "crate::plan", "crate::session::transport", "crate::sys"]),
     ("listener", &["mio::event::Source", "mio::net", "std::fs::remove_file"]),
     // The loop: the poll, the slab and the clock.
     ("event_loop", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
     ("event_loop", &["crate::balance", "crate::limit", "crate::listener", "crate::stats", "crate::timer"]),
     ("event_loop", &["mio", "slab", "log", "fastrand::Rng", "std::os::fd"]),
-    ("event_loop", &["Instant::now", "SystemTime::now"]),
+    ("event_loop", &["crate::moment", "Instant::now", "Instant::elapsed", "SystemTime::now"]),
     // What embedders see. The writer of log lines is a thread that waits for a disk, so that no loop has to.
     ("proxy", &["crate::event_loop", "crate::error", "crate::plan", "crate::stats"]),
     ("proxy", &["mio::Waker", "std::os::fd"]),

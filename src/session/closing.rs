@@ -3,12 +3,13 @@
 //! A socket that is closed while bytes from its peer are unread is reset by the kernel, and the reset can overtake the
 //! answer on its way to the peer. So after the answer comes a half-close, and what still arrives is read and dropped.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::story::Story;
 use super::transport::{Edges, Received, Socket, Transport};
 use super::{Next, Turn};
 use crate::error::{Outcome, Refusal, Side};
+use crate::moment::Moment;
 use crate::proto::reply;
 
 /// How long a client may take to read an answer of ours.
@@ -22,7 +23,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Closing<S> {
     client: Transport<S>,
     state: State,
-    deadline: Instant,
+    deadline: Moment,
 }
 
 /// How far the goodbye has come.
@@ -51,7 +52,7 @@ impl<S: Socket> Closing<S> {
     }
 
     /// Listens for a moment to a client that has been told everything and half-closed.
-    pub fn linger(client: Transport<S>, now: Instant) -> Closing<S> {
+    pub fn linger(client: Transport<S>, now: Moment) -> Closing<S> {
         Closing { client, state: State::Lingering, deadline: now + LINGER_TIMEOUT }
     }
 

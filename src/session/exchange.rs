@@ -3,14 +3,13 @@
 //! The request's body goes up by its framing and not a byte beyond it; the response comes down by its own. When the
 //! response has been passed on the session is over, whatever is left of the request.
 
-use std::time::Instant;
-
 use super::engine::Trouble;
 use super::flow::{AtEnd, Flow, Standing};
 use super::story::Story;
 use super::transport::{Edges, Socket, Transport};
 use super::{Limit, Next, Turn, after, reached, soonest};
 use crate::error::{Outcome, Side};
+use crate::moment::Moment;
 use crate::plan::Timeouts;
 use crate::proto::body::Body;
 
@@ -67,7 +66,7 @@ impl<S: Socket> Exchange<S> {
         begun: Vec<u8>,
         body: Body,
         story: Box<Story>,
-        now: Instant,
+        now: Moment,
     ) -> Exchange<S> {
         let down = Flow::of_body(begun, &body, now);
         Exchange { client, server, up, down, body, broken: false, story }
@@ -134,7 +133,7 @@ impl<S: Socket> Exchange<S> {
         ]
     }
 
-    fn deadline(&self, turn: &Turn<'_>) -> Option<Instant> {
+    fn deadline(&self, turn: &Turn<'_>) -> Option<Moment> {
         soonest(self.limits(turn.timeouts))
     }
 

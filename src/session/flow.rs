@@ -1,10 +1,9 @@
 //! One direction of a session at work: performs what `proto::flow` decides, within a budget.
 
-use std::time::Instant;
-
 use super::Turn;
 use super::engine::{Engine, Filled, Trouble};
 use super::transport::{Socket, Transport};
+use crate::moment::Moment;
 use crate::proto::body::Body;
 use crate::proto::flow::{self, Op, Phase, View};
 
@@ -79,18 +78,18 @@ pub struct Flow {
     flushed: u64,
     /// When bytes, or the end, last came or went. While bytes are held none come, so then it is when the sink last took
     /// some, or when they began to wait for it.
-    moved_at: Instant,
+    moved_at: Moment,
 }
 
 impl Flow {
     /// A flow that begins with these bytes held.
-    pub fn new(held: Vec<u8>, now: Instant) -> Flow {
+    pub fn new(held: Vec<u8>, now: Moment) -> Flow {
         let engine = Engine::holding(held);
         Flow { phase: Phase::Open, engine, flushed: 0, moved_at: now }
     }
 
     /// The flow of a body of which the first bytes have arrived already.
-    pub fn of_body(held: Vec<u8>, body: &Body, now: Instant) -> Flow {
+    pub fn of_body(held: Vec<u8>, body: &Body, now: Moment) -> Flow {
         let phase = if body.is_complete() { Phase::Ending } else { Phase::Open };
         Flow { phase, ..Flow::new(held, now) }
     }
@@ -155,7 +154,7 @@ impl Flow {
         }
     }
 
-    fn note_flushed(&mut self, flushed: usize, now: Instant) {
+    fn note_flushed(&mut self, flushed: usize, now: Moment) {
         if flushed > 0 {
             self.flushed += flushed as u64;
             self.moved_at = now;
@@ -174,12 +173,12 @@ impl Flow {
     }
 
     /// Since when bytes have waited for a sink that takes none.
-    pub fn stalled_since(&self) -> Option<Instant> {
+    pub fn stalled_since(&self) -> Option<Moment> {
         self.engine.held().then_some(self.moved_at)
     }
 
     /// When bytes last moved at either end.
-    pub fn moved_at(&self) -> Instant {
+    pub fn moved_at(&self) -> Moment {
         self.moved_at
     }
 
@@ -244,7 +243,7 @@ mod tests {
                 flow.advance(&mut near, &mut far, &mut Everything, AtEnd::HalfClose, turn).unwrap()
             })
         };
-        let since = |flow: &Flow| flow.stalled_since().map(|since| (since - begun).as_secs());
+        let since = |flow: &Flow| flow.stalled_since().map(|since| since.since(begun).as_secs());
         sink.is_full();
         assert_eq!((advance(&mut flow, 1), since(&flow)), (Standing::Parked, None));
         source.sends("abc");
@@ -256,12 +255,12 @@ mod tests {
         sink.takes(PLENTY);
         assert_eq!((advance(&mut flow, 5), since(&flow)), (Standing::Parked, None));
         assert_eq!((sink.got(), flow.flushed(), flow.owned_bytes()), ("abcdef".into(), 6, 0));
-        assert_eq!((flow.moved_at() - begun).as_secs(), 5);
+        assert_eq!(flow.moved_at().since(begun).as_secs(), 5);
     }
 
     #[test]
     fn a_flow_given_up_holds_nothing_and_has_finished() {
-        let mut flow = Flow::new(b"held".to_vec(), Instant::now());
+        let mut flow = Flow::new(b"held".to_vec(), Moment::START);
         flow.give_up();
         assert!(!flow.is_open() && flow.stalled_since().is_none() && flow.owned_bytes() == 0);
     }

@@ -1,11 +1,12 @@
 //! The access log: from a session's story to a line, given to whoever writes lines.
 
 use std::fmt;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::story::Story;
 use crate::access_log::{self, Entry, Event};
 use crate::error::{EndedBy, Outcome};
+use crate::moment::Moment;
 use crate::plan::Plan;
 
 /// Takes whole lines, and must not wait.
@@ -31,12 +32,12 @@ impl Journal {
     }
 
     /// The line of a tunnel that has opened.
-    pub fn open(&mut self, story: &Story, plan: &Plan, now: Instant, wall: SystemTime) {
+    pub fn open(&mut self, story: &Story, plan: &Plan, now: Moment, wall: SystemTime) {
         self.write(story, Event::Open, None, plan, now, wall);
     }
 
     /// The last line of a session.
-    pub fn close(&mut self, story: &Story, outcome: &Outcome, plan: &Plan, now: Instant, wall: SystemTime) {
+    pub fn close(&mut self, story: &Story, outcome: &Outcome, plan: &Plan, now: Moment, wall: SystemTime) {
         self.write(story, Event::Close, Some(outcome), plan, now, wall);
     }
 
@@ -46,7 +47,7 @@ impl Journal {
         event: Event,
         outcome: Option<&Outcome>,
         plan: &Plan,
-        now: Instant,
+        now: Moment,
         wall: SystemTime,
     ) {
         let Some(sink) = &mut self.sink else { return };
@@ -67,7 +68,7 @@ impl Journal {
             server: server.map(|server| server.name.as_str()),
             bytes_up: story.bytes_up,
             bytes_down: story.bytes_down,
-            duration: now.saturating_duration_since(story.accepted),
+            duration: now.since(story.accepted),
             handshake: story.handshake,
             waited_for: outcome.and_then(Outcome::waited_for).map(|side| EndedBy::from(side).as_str()),
             outcome: reason.as_deref(),

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::balance::Balancer;
 use crate::error::{Outcome, Refusal, Side};
 use crate::limit::PerAddress;
+use crate::moment::Moment;
 use crate::plan::{BackendId, Plan, Timeouts};
 use crate::stats::Stats;
 
@@ -58,7 +59,7 @@ pub enum Next {
     /// Nothing until an edge, or until this deadline.
     Park {
         /// `None`: an edge alone.
-        deadline: Option<Instant>,
+        deadline: Option<Moment>,
     },
     /// Another turn: there is more to do than one turn may take.
     Yield,
@@ -86,7 +87,7 @@ pub struct Holds {
 /// What a session may use while it works: the loop's own, lent for a turn.
 pub struct Turn<'a> {
     /// The time, read once a turn.
-    pub now: Instant,
+    pub now: Moment,
     /// The same as a date.
     pub wall: SystemTime,
     /// The configuration.
@@ -176,21 +177,21 @@ impl Turn<'_> {
 }
 
 /// A limit on a wait, where it is running, and how the session ends when it is reached.
-type Limit = (Option<Instant>, Outcome);
+type Limit = (Option<Moment>, Outcome);
 
 /// A deadline: `timeout` after `since`, where both are.
-fn after(since: Option<Instant>, timeout: Option<Duration>) -> Option<Instant> {
+fn after(since: Option<Moment>, timeout: Option<Duration>) -> Option<Moment> {
     Some(since? + timeout?)
 }
 
 /// When a session has to be looked at again though nothing happens.
-fn soonest(limits: impl IntoIterator<Item = Limit>) -> Option<Instant> {
+fn soonest(limits: impl IntoIterator<Item = Limit>) -> Option<Moment> {
     limits.into_iter().filter_map(|(deadline, _)| deadline).min()
 }
 
 /// The first of the limits that is reached, if any is: a deadline can come that has moved meanwhile.
-fn reached(limits: impl IntoIterator<Item = Limit>, now: Instant) -> Option<Outcome> {
-    let is_reached = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+fn reached(limits: impl IntoIterator<Item = Limit>, now: Moment) -> Option<Outcome> {
+    let is_reached = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
     limits.into_iter().find(|&(deadline, _)| is_reached(deadline)).map(|(_, outcome)| outcome)
 }
 

@@ -11,7 +11,6 @@ mod calling;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use super::closing::Closing;
 use super::exchange::{Exchange, Upload};
@@ -21,6 +20,7 @@ use super::transport::{Edges, Received, Socket, Transport};
 use super::{Next, Session, Turn};
 use crate::balance;
 use crate::error::{Outcome, Refusal, Side};
+use crate::moment::Moment;
 use crate::plan::{Balance, HashKey, Listener, Mode, Pool, PoolId, Route};
 use crate::proto::body::{Body, Coding};
 use crate::proto::head::{self, Framing, Scanner};
@@ -314,7 +314,7 @@ impl<S: Socket> Opening<S> {
     }
 
     /// When the present wait is over, if it has an end.
-    fn deadline(&self, turn: &Turn<'_>) -> Option<Instant> {
+    fn deadline(&self, turn: &Turn<'_>) -> Option<Moment> {
         match &self.stage {
             Stage::Calling(call) => call.deadline(turn),
             Stage::Accepted | Stage::ReadingProxyHeader | Stage::ReadingRequest(_) => {
@@ -417,7 +417,7 @@ fn open<S: Socket>(
     turn: &mut Turn<'_>,
 ) -> Opened<S> {
     turn.praise();
-    story.handshake = Some(turn.now.saturating_duration_since(story.accepted));
+    story.handshake = Some(turn.now.since(story.accepted));
     turn.opened(&story);
     Opened::Into(Session::Relaying(Relay::new([client, server], up, down, story, turn.now)))
 }

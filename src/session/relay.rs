@@ -4,7 +4,6 @@
 //! needs a name, [`side`] gives it.
 
 use std::io;
-use std::time::Instant;
 
 use super::engine::Trouble;
 use super::flow::{AtEnd, Everything, Flow, Standing};
@@ -12,6 +11,7 @@ use super::story::Story;
 use super::transport::{Edges, Socket, Transport};
 use super::{Limit, Next, Turn, after, reached, soonest};
 use crate::error::{Outcome, Side};
+use crate::moment::Moment;
 use crate::plan::Timeouts;
 
 /// Two ends, and the bytes between them.
@@ -20,7 +20,7 @@ pub struct Relay<S> {
     ends: [Transport<S>; 2],
     flows: [Flow; 2],
     state: State,
-    opened: Instant,
+    opened: Moment,
     /// What its log lines say.
     pub story: Box<Story>,
 }
@@ -49,7 +49,7 @@ impl<S: Socket> Relay<S> {
         up: Vec<u8>,
         down: Vec<u8>,
         story: Box<Story>,
-        now: Instant,
+        now: Moment,
     ) -> Relay<S> {
         let flows = [Flow::new(up, now), Flow::new(down, now)];
         Relay { ends, flows, state: State::Whole, opened: now, story }
@@ -130,7 +130,7 @@ impl<S: Socket> Relay<S> {
     }
 
     /// When this tunnel has to be looked at again though nothing happens.
-    fn deadline(&self, turn: &Turn<'_>) -> Option<Instant> {
+    fn deadline(&self, turn: &Turn<'_>) -> Option<Moment> {
         soonest(self.limits(turn.timeouts))
     }
 

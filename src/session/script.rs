@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::engine::{Buffers, FILL_BYTES_MAX};
 use super::journal::Journal;
@@ -26,6 +26,7 @@ use crate::Config;
 use crate::balance::Balancer;
 use crate::error::{Outcome, Side};
 use crate::limit::PerAddress;
+use crate::moment::Moment;
 use crate::plan::{BackendId, Plan};
 use crate::stats::Stats;
 
@@ -296,7 +297,7 @@ pub struct Play {
     journal: Journal,
     stats: Stats,
     lines: Arc<Mutex<Vec<String>>>,
-    pub now: Instant,
+    pub now: Moment,
     pub session: Session<Scripted>,
     pub client: Peer,
     /// The sockets that were dialed, in order, and to which of a pool's servers. One that failed at once has none.
@@ -305,7 +306,7 @@ pub struct Play {
     /// What comes of the next dials; then each connects.
     pub dials: VecDeque<Dial>,
     pub rest: Rest,
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Moment>,
     pub yields: usize,
 }
 
@@ -336,11 +337,11 @@ impl Play {
     fn new(
         config: &str,
         client: Peer,
-        session: impl FnOnce(Box<Story>, Instant) -> Session<Scripted>,
+        session: impl FnOnce(Box<Story>, Moment) -> Session<Scripted>,
     ) -> Play {
         let plan = Config::from_toml(config).and_then(|config| config.check());
         let plan = plan.unwrap_or_else(|error| panic!("{error}"));
-        let now = Instant::now();
+        let now = Moment::START;
         let story = Box::new(Story::new([7; 16], Some(SocketAddr::from(CLIENT)), 0, now));
         let lines = Arc::<Mutex<Vec<String>>>::default();
         let mut journal = Journal::default();

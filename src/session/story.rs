@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::moment::Moment;
 use crate::plan::BackendId;
 use crate::proto::head::RequestHead;
 use crate::proto::target;
@@ -31,7 +32,7 @@ pub struct Story {
     /// The status that the client was sent.
     pub status: Option<u16>,
     /// When it was accepted.
-    pub accepted: Instant,
+    pub accepted: Moment,
     /// From accept to the tunnel.
     pub handshake: Option<Duration>,
     /// Payload bytes that the server took.
@@ -70,7 +71,7 @@ impl Id {
 
 impl Story {
     /// The story of a session that has just been accepted.
-    pub fn new(id: [u8; 16], peer: Option<SocketAddr>, listener: u16, accepted: Instant) -> Story {
+    pub fn new(id: [u8; 16], peer: Option<SocketAddr>, listener: u16, accepted: Moment) -> Story {
         Story {
             id: Id::Ours(id),
             peer,

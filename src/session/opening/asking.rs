@@ -3,10 +3,9 @@
 //! Interim responses are passed on in between. While one waits for the client nothing more is read, so what a server
 //! can make us hold is one head.
 
-use std::time::Instant;
-
 use super::{End, trailer_bytes_max};
 use crate::error::{Outcome, Refusal, Side};
+use crate::moment::Moment;
 use crate::proto::body::Body;
 use crate::proto::head::{self, Scanner};
 use crate::proto::response::{self, Answer, Asked};
@@ -34,7 +33,7 @@ pub struct Asking<S> {
     pub outbox: Vec<u8>,
     interim_responses: u8,
     /// When something of the request was last written.
-    moved_at: Instant,
+    moved_at: Moment,
 }
 
 /// What asking a server has come to.
@@ -129,7 +128,7 @@ impl<S: Socket> Asking<S> {
     }
 
     /// How long the server may still think.
-    pub fn deadline(&self, turn: &Turn<'_>) -> Instant {
+    pub fn deadline(&self, turn: &Turn<'_>) -> Moment {
         self.moved_at.max(self.upload.flow.moved_at()) + turn.timeouts.response
     }
 

@@ -4,12 +4,12 @@
 //! place.
 
 use std::io;
-use std::time::Instant;
 
 use super::End;
 use super::asking::{Asking, Begun, Heard};
 use crate::balance::{NoChoice, Tried};
 use crate::error::{Outcome, Refusal, Side};
+use crate::moment::Moment;
 use crate::plan::PoolId;
 use crate::proto::body::Body;
 use crate::proto::response::Asked;
@@ -55,7 +55,7 @@ enum Line<S> {
     /// The loop has answered.
     Dialed(io::Result<Transport<S>>),
     /// The kernel is connecting.
-    Connecting { server: Transport<S>, deadline: Instant },
+    Connecting { server: Transport<S>, deadline: Moment },
     /// Connected: the letter goes up, an answer comes down.
     Asking(Asking<S>),
 }
@@ -203,7 +203,7 @@ impl<S: Socket> Call<S> {
     }
 
     /// How long the present server may still take.
-    pub fn deadline(&self, turn: &Turn<'_>) -> Option<Instant> {
+    pub fn deadline(&self, turn: &Turn<'_>) -> Option<Moment> {
         match &self.line {
             Line::Asking(asking) => Some(asking.deadline(turn)),
             Line::Connecting { deadline, .. } => Some(*deadline),

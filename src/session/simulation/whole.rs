@@ -383,7 +383,7 @@ impl World {
             } else if self.play.client.is_quiet() && self.server().is_none_or(|(_, peer)| peer.is_quiet()) {
                 assert!(self.may_wait(), "the session stands still");
                 let deadline = self.play.deadline.expect("a wait for a peer has a deadline");
-                self.play.wait(deadline - self.play.now);
+                self.play.wait(deadline.since(self.play.now));
                 self.check();
             }
         }
