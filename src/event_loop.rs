@@ -4,9 +4,9 @@
 //! expires timers, and at last frees the slots of sessions that ended. This is the only place that knows `Poll`, the
 //! slab and the clock; sessions talk to it by returning [`Next`].
 //!
-//! Each socket is registered once, for both directions, edge-triggered, and closed without deregistering (epoll(7):
-//! closing the only descriptor takes it out). A slot is freed at the end of the turn in which its session ended, so an
-//! event of this turn cannot meet a stranger in it, and a closed socket has no events in the next.
+//! A socket is registered when its session is first to wait for it, edge-triggered, and closed without deregistering
+//! (epoll(7): closing the only descriptor takes it out). A slot is freed at the end of the turn in which its session
+//! ended, so an event of this turn cannot meet a stranger in it, and a closed socket has no events in the next.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,7 +32,7 @@ use crate::session::engine::{Buffers, FILL_BYTES_MAX};
 use crate::session::journal::{Journal, Sink};
 use crate::session::opening::Opening;
 use crate::session::story::Story;
-use crate::session::transport::{Edges, Stream, Transport};
+use crate::session::transport::{Edges, Stream, Transport, Watch};
 use crate::session::{Holds, Next, Session, Turn};
 use crate::stats::Stats;
 use crate::sys::{self, TcpOptions};
@@ -55,11 +55,12 @@ const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 /// How long a listener that fails by itself is left alone. Each try writes a line, and the others go on meanwhile.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a connection is watched for. Urgent data among it, as a read ends short of that (see [`Edges::read_closed`]).
+/// What a connection is watched for at first. Urgent data among it, as a read ends short of that (see
+/// [`Edges::read_closed`]).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+const READS: Interest = Interest::READABLE.add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE);
+const READS: Interest = Interest::READABLE;
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -395,22 +396,47 @@ impl EventLoop {
     fn settle(&mut self, key: usize, mut next: Next) {
         loop {
             match next {
-                Next::Park { deadline } => return self.timers.set(key, deadline),
+                Next::Park { deadline } => {
+                    self.timers.set(key, deadline);
+                    return self.watch(key);
+                }
                 Next::Yield => {
                     let slot = &mut self.slots[key];
                     if !slot.queued {
                         slot.queued = true;
                         self.yielded.push_back(key);
                     }
-                    return;
+                    return self.watch(key);
                 }
-                Next::Dial(backend) => match self.dial(key, backend) {
+                Next::Dial(backend) => match self.dial(backend) {
                     Err(error) if sys::is_exhaustion(&error) => return self.put_off(key, backend, &error),
                     socket => next = self.connect(key, socket),
                 },
                 Next::Close(outcome) | Next::Linger(outcome) => return self.close(key, Some(&outcome)),
                 Next::End => return self.close(key, None),
             }
+        }
+    }
+
+    /// Sees to it that a session which is to wait, if only for its turn, is told of what it waits for. A socket that is
+    /// ready already is told of at once.
+    fn watch(&mut self, key: usize) {
+        let token = self.token(key, Side::Client).0;
+        while let Some((side, socket, watch)) = self.slots[key].session.unwatched() {
+            let token = Token(token + usize::from(side == Side::Server));
+            let interest = if watch == Watch::Both { READS | Interest::WRITABLE } else { READS };
+            let registry = self.poll.registry();
+            let watched = if socket.is_watched() {
+                registry.reregister(socket.source(), token, interest)
+            } else {
+                registry.register(socket.source(), token, interest)
+            };
+            if let Err(error) = watched {
+                log::error!("cannot watch a socket, whose session is ended: {error}");
+                let outcome = Outcome::Failed { side, error: error.kind() };
+                return self.close(key, Some(&outcome));
+            }
+            socket.watched(watch);
         }
     }
 
@@ -425,6 +451,7 @@ impl EventLoop {
         let listener = &self.plan.listeners[usize::from(self.slots[key].listener)];
         let deadline = self.clock.now + listener.timeouts.connect;
         self.undialed.push_back(Undialed { key, backend, deadline });
+        self.watch(key);
         self.pause(format_args!("cannot open a socket to a server"), error);
     }
 
@@ -435,7 +462,7 @@ impl EventLoop {
         }
         self.paused_until = None;
         while let Some(&Undialed { key, backend, deadline }) = self.undialed.front() {
-            let socket = self.dial(key, backend);
+            let socket = self.dial(backend);
             match &socket {
                 Err(error) if sys::is_exhaustion(error) && self.clock.now < deadline => {
                     return self.pause(format_args!("cannot open a socket to a server"), error);
@@ -449,20 +476,19 @@ impl EventLoop {
     }
 
     /// Begins to connect to a backend.
-    fn dial(&mut self, key: usize, id: BackendId) -> io::Result<Transport<Stream>> {
-        let token = self.token(key, Side::Server);
-        let mut server =
-            match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
-                Address::Tcp(address) => {
-                    let stream = sys::dial_tcp(*address, &self.tcp_options)?;
-                    Transport::new(Stream::Tcp(TcpStream::from_std(stream)))
-                }
-                Address::Unix(path) => {
-                    Transport::connected(Stream::Unix(UnixStream::from_std(sys::dial_unix(path)?)))
-                }
-            };
-        self.poll.registry().register(server.source(), token, CONNECTION)?;
-        Ok(server)
+    fn dial(&self, id: BackendId) -> io::Result<Transport<Stream>> {
+        match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
+            Address::Tcp(address) => {
+                let stream = sys::dial_tcp(*address, &self.tcp_options)?;
+                let stream = Stream::Tcp(TcpStream::from_std(stream));
+                // On the same host a connection is there at once, mostly: a write is worth a try.
+                let at_once = address.ip().is_loopback();
+                Ok(if at_once { Transport::connected(stream) } else { Transport::new(stream) })
+            }
+            Address::Unix(path) => {
+                Ok(Transport::connected(Stream::Unix(UnixStream::from_std(sys::dial_unix(path)?))))
+            }
+        }
     }
 
     /// Ends a session: closes its sockets, writes its last line unless it is written, gives back what it held.
@@ -548,15 +574,9 @@ impl EventLoop {
         }
     }
 
-    fn admit(&mut self, index: usize, mut stream: Stream, peer: Option<SocketAddr>) {
+    fn admit(&mut self, index: usize, stream: Stream, peer: Option<SocketAddr>) {
         let entry = self.slots.vacant_entry();
         let key = entry.key();
-        let token = Token(self.first_session_token + 2 * key);
-        let registered = self.poll.registry().register(stream.source(), token, CONNECTION);
-        if let Err(error) = registered {
-            log::error!("cannot watch a client's socket, which is closed: {error}");
-            return;
-        }
         let mut id = [0; 16];
         self.tools.dice.fill(&mut id);
         // An IPv4 client of an IPv6 socket is an IPv4 client.

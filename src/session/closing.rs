@@ -64,6 +64,11 @@ impl<S: Socket> Closing<S> {
         }
     }
 
+    /// The client's socket.
+    pub fn client(&mut self) -> &mut Transport<S> {
+        &mut self.client
+    }
+
     /// Writes what is left of the answer, then reads and drops.
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
         if let State::Answering { answer, written, .. } = &mut self.state {

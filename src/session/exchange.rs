@@ -80,6 +80,11 @@ impl<S: Socket> Exchange<S> {
         }
     }
 
+    /// The client's socket and the server's.
+    pub fn ends(&mut self) -> [&mut Transport<S>; 2] {
+        [&mut self.client, &mut self.server]
+    }
+
     /// Moves bytes both ways.
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
         // With the request passed on nobody reads the client, who may go away without our noticing.

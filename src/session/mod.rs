@@ -36,7 +36,7 @@ use journal::Journal;
 use opening::{Opened, Opening};
 use relay::Relay;
 use story::Story;
-use transport::{Edges, Socket, Transport};
+use transport::{Edges, Socket, Transport, Watch};
 
 /// A session, in the state that it is in.
 #[derive(Debug)]
@@ -276,6 +276,26 @@ impl<S: Socket> Session<S> {
             Session::Closing(closing) => closing.expire(turn),
             Session::Gone => Next::End,
         }
+    }
+
+    /// A socket that has to be watched for something that it is not watched for yet, if the session is to wait.
+    pub fn unwatched(&mut self) -> Option<(Side, &mut Transport<S>, Watch)> {
+        self.ends().into_iter().flatten().find_map(|(side, transport)| {
+            let watch = transport.unwatched()?;
+            Some((side, transport, watch))
+        })
+    }
+
+    /// The sockets that it has.
+    fn ends(&mut self) -> [Option<(Side, &mut Transport<S>)>; 2] {
+        let [client, server] = match self {
+            Session::Opening(opening) => opening.ends(),
+            Session::Relaying(relay) => relay.ends().map(Some),
+            Session::Exchanging(exchange) => exchange.ends().map(Some),
+            Session::Closing(closing) => [Some(closing.client()), None],
+            Session::Gone => [None, None],
+        };
+        [client.map(|client| (Side::Client, client)), server.map(|server| (Side::Server, server))]
     }
 
     /// Whether it is a tunnel.

@@ -94,6 +94,15 @@ impl<S: Socket> Opening<S> {
         }
     }
 
+    /// The client's socket, and that of a server where one is being called.
+    pub fn ends(&mut self) -> [Option<&mut Transport<S>>; 2] {
+        let server = match &mut self.stage {
+            Stage::Calling(call) => call.server(),
+            Stage::Accepted | Stage::ReadingProxyHeader | Stage::ReadingRequest(_) => None,
+        };
+        [Some(&mut self.client), server]
+    }
+
     /// The loop has dialed, or could not.
     pub fn dialed(&mut self, socket: io::Result<Transport<S>>) {
         match &mut self.stage {

@@ -63,6 +63,11 @@ impl<S: Socket> Relay<S> {
         }
     }
 
+    /// The client's socket and the server's.
+    pub fn ends(&mut self) -> [&mut Transport<S>; 2] {
+        self.ends.each_mut()
+    }
+
     /// Moves bytes both ways until there is nothing to do for now.
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
         let mut standings = [Standing::Done; 2];

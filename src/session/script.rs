@@ -20,7 +20,7 @@ use super::journal::Journal;
 use super::opening::Opening;
 use super::relay::Relay;
 use super::story::Story;
-use super::transport::{Edges, Socket, Transport};
+use super::transport::{Edges, Socket, Transport, Watch};
 use super::{Holds, Next, Session, Turn};
 use crate::Config;
 use crate::balance::Balancer;
@@ -66,6 +66,8 @@ pub struct Wire {
     pub calls: [usize; 2],
     /// Edges that nobody has been told of.
     pub edges: Edges,
+    /// What edges are told of.
+    watch: Watch,
 }
 
 /// The near end: what a transport is given.
@@ -93,6 +95,7 @@ pub fn pair() -> (Scripted, Peer) {
         closed: false,
         calls: [0; 2],
         edges: Edges::default(),
+        watch: Watch::Off,
     }));
     (Scripted(Rc::clone(&wire)), Peer(wire))
 }
@@ -137,6 +140,9 @@ impl Socket for Scripted {
         }
         if wire.is_dead {
             return Err(ErrorKind::BrokenPipe.into());
+        }
+        if !wire.is_connected {
+            return Err(ErrorKind::WouldBlock.into());
         }
         let count = bytes.len().min(wire.room);
         wire.room -= count;
@@ -210,7 +216,9 @@ impl Peer {
     pub fn takes(&self, bytes: usize) {
         let wire = &mut *self.wire();
         wire.room = wire.room.saturating_add(bytes).min(PLENTY);
-        wire.edges.writable |= std::mem::take(&mut wire.is_short);
+        if wire.room > 0 {
+            wire.edges.writable |= std::mem::take(&mut wire.is_short);
+        }
     }
 
     /// Takes nothing more.
@@ -236,6 +244,28 @@ impl Peer {
         let wire = &mut *self.wire();
         wire.error = Some(ErrorKind::ConnectionRefused);
         wire.edges = Edges { readable: true, writable: true, read_closed: true, failed: true };
+    }
+
+    /// Watches, which makes an edge of what is there already.
+    fn watch(&self, watch: Watch) {
+        let wire = &mut *self.wire();
+        wire.watch = watch;
+        // Whoever looks for room and finds none is told when there is some, as by tcp_poll.
+        wire.is_short |= watch == Watch::Both && wire.room == 0;
+        let failed = wire.error.is_some();
+        let read_closed = wire.ended || failed;
+        let readable = !wire.arrived.is_empty() || read_closed || wire.is_dead;
+        wire.edges = Edges { readable, writable: wire.is_connected && wire.room > 0, read_closed, failed };
+    }
+
+    /// The edges that were not told yet and are to be told now. Of room it is told only where that is watched for.
+    fn told(&self) -> Edges {
+        let wire = &mut *self.wire();
+        match wire.watch {
+            Watch::Off => Edges::default(),
+            Watch::Reads => Edges { writable: false, ..std::mem::take(&mut wire.edges) },
+            Watch::Both => std::mem::take(&mut wire.edges),
+        }
     }
 
     /// Whether everything that it caused has been told.
@@ -327,10 +357,12 @@ impl Play {
         let (near, client) = pair();
         let (far, server) = pair();
         let mut play = Play::new(config, client, |story, now| {
-            let ends = [Transport::connected(near), Transport::connected(far)];
+            let mut ends = [Transport::connected(near), Transport::connected(far)];
+            ends.iter_mut().for_each(|end| end.watched(Watch::Reads));
             Session::Relaying(Relay::new(ends, up.to_vec(), down.to_vec(), story, now))
         });
         play.servers.push(server);
+        play.ends().into_iter().for_each(|end| end.watch(Watch::Reads));
         play
     }
 
@@ -409,7 +441,7 @@ impl Play {
             Side::Client => Some(&self.client),
             Side::Server => self.servers.last(),
         };
-        let edges = peer.map(|peer| std::mem::take(&mut peer.wire().edges)).unwrap_or_default();
+        let edges = peer.map(Peer::told).unwrap_or_default();
         let any = edges != Edges::default();
         if any && self.rest != Rest::Over {
             self.session.mark(side, edges);
@@ -458,10 +490,12 @@ impl Play {
             match next {
                 Next::Park { deadline } => {
                     self.deadline = deadline;
+                    self.watch();
                     break Rest::Parked;
                 }
                 Next::Yield => {
                     self.yields += 1;
+                    self.watch();
                     break Rest::Yielded;
                 }
                 Next::Dial(backend) => {
@@ -474,6 +508,15 @@ impl Play {
             }
         };
         self.rest
+    }
+
+    fn watch(&mut self) {
+        while let Some((side, socket, watch)) = self.session.unwatched() {
+            socket.watched(watch);
+            let server = self.servers.last();
+            let peer = if side == Side::Client { Some(&self.client) } else { server };
+            peer.expect("whoever is watched is there").watch(watch);
+        }
     }
 
     fn dial(&mut self, backend: BackendId) -> io::Result<Transport<Scripted>> {

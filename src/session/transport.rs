@@ -1,6 +1,6 @@
 //! A socket and what we believe about it. `WouldBlock` and `Interrupted` end here.
 //!
-//! Sockets are registered once, edge-triggered. An edge sets a readiness bit; a bit is cleared by `WouldBlock`, or by a
+//! Sockets are watched edge-triggered. An edge sets a readiness bit; a bit is cleared by `WouldBlock`, or by a
 //! transfer shorter than asked for, which has emptied (or filled) the socket: no second call just to be told so. What
 //! arrives after that brings a new edge. Only a peer's FIN needs care: where it came along with the bytes there is no
 //! further edge, so a socket that is known to be closed for reading stays readable until a read says so. Urgent data
@@ -131,11 +131,25 @@ pub struct Edges {
     pub failed: bool,
 }
 
+/// What a socket is watched for. To be told of room costs a wake-up right when the watch begins, as there is room then,
+/// so a socket is watched for that only from when a write is first put off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Watch {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Something to read.
+    Reads,
+    /// That, and room to write.
+    Both,
+}
+
 /// A socket with its readiness.
 #[derive(Debug)]
 pub struct Transport<S> {
     socket: S,
     ready: Edges,
+    watch: Watch,
 }
 
 impl Transport<Stream> {
@@ -148,12 +162,28 @@ impl Transport<Stream> {
 impl<S: Socket> Transport<S> {
     /// A socket of which nothing is known yet.
     pub fn new(socket: S) -> Transport<S> {
-        Transport { socket, ready: Edges::default() }
+        Transport { socket, ready: Edges::default(), watch: Watch::Off }
     }
 
     /// A connected socket, which can be written until it says otherwise.
     pub fn connected(socket: S) -> Transport<S> {
-        Transport { socket, ready: Edges { writable: true, ..Edges::default() } }
+        Transport { socket, ready: Edges { writable: true, ..Edges::default() }, watch: Watch::Off }
+    }
+
+    /// What it has to be watched for and is not yet, if it is to wait for an edge.
+    pub fn unwatched(&self) -> Option<Watch> {
+        let needed = if self.ready.writable { Watch::Reads } else { Watch::Both };
+        (self.watch < needed).then_some(needed)
+    }
+
+    /// Takes note that it is watched. What is there already makes an edge now (`EPOLL_CTL_MOD`, epoll_ctl(2)).
+    pub fn watched(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// Whether it is watched for anything.
+    pub fn is_watched(&self) -> bool {
+        self.watch != Watch::Off
     }
 
     /// Takes note of an event.
@@ -233,19 +263,17 @@ impl<S: Socket> Transport<S> {
         if self.ready.failed { self.socket.take_error() } else { None }
     }
 
-    /// Whether a dialed socket is connected: `None` while that is not settled.
+    /// Whether a dialed socket is connected: `None` while that is not settled. Where there is something to write, a
+    /// write tells as much.
     pub fn connected_by_now(&mut self) -> Option<io::Result<()>> {
         if !self.ready.writable {
             return None;
         }
-        match self.socket.take_error() {
-            Some(error) => Some(Err(error)),
-            None if self.socket.is_connected() => Some(Ok(())),
-            None => {
-                self.ready.writable = false;
-                None
-            }
+        if self.socket.is_connected() {
+            return Some(Ok(()));
         }
+        self.ready.writable = false;
+        self.socket.take_error().map(Err)
     }
 }
 

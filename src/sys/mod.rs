@@ -82,8 +82,7 @@ fn is_abandoned(path: &Path) -> bool {
 
 /// Begins to connect to a TCP address. The socket is writable when that has ended, well or badly.
 pub fn dial_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
+    let socket = stream_socket(Domain::for_address(address))?;
     options.apply(&socket)?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
@@ -105,10 +104,21 @@ pub fn dial_unix(path: &Path) -> io::Result<UnixStream> {
 
 /// Connects without waiting. `EAGAIN`: somebody listens there, whose backlog is full.
 fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
+    let socket = stream_socket(Domain::UNIX)?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(OwnedFd::from(socket).into())
+}
+
+/// A stream socket that does not wait, made in one call where the kernel can (socket(2), SOCK_NONBLOCK).
+fn stream_socket(domain: Domain) -> io::Result<Socket> {
+    #[cfg(target_os = "linux")]
+    return Socket::new(domain, Type::STREAM.nonblocking(), None);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
 }
 
 /// As read(2) from a unix stream socket, which ends behind bytes that descriptors came along with though more may be

@@ -66,9 +66,11 @@ pub struct Begun {
 }
 
 impl<S: Socket> Asking<S> {
-    /// A server that has just been connected to. What has arrived of the request's body is taken from the inbox.
+    /// A server that has just been connected to, and has so much of the letter. What has arrived of the request's body
+    /// is taken from the inbox.
     pub fn new(
         server: Transport<S>,
+        written: usize,
         body: &Body,
         inbox: &mut Vec<u8>,
         turn: &Turn<'_>,
@@ -83,7 +85,7 @@ impl<S: Socket> Asking<S> {
         let upload = Upload { flow: Flow::of_body(begun, &body, turn.now), body };
         Ok(Asking {
             server,
-            written: 0,
+            written,
             upload,
             reply: Vec::new(),
             scanner: Scanner::default(),

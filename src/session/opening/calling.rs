@@ -78,12 +78,19 @@ impl<S: Socket> Call<S> {
         Call { errand, tried: Tried::default(), refusal: Refusal::NoBackend, line: Line::Wanted }
     }
 
+    /// The server's socket.
+    pub fn server(&mut self) -> Option<&mut Transport<S>> {
+        match &mut self.line {
+            Line::Connecting { server, .. } | Line::Dialed(Ok(server)) => Some(server),
+            Line::Asking(asking) => Some(&mut asking.server),
+            Line::Wanted | Line::Dialing | Line::Dialed(Err(_)) => None,
+        }
+    }
+
     /// Takes note of an event at the server's socket.
     pub fn mark(&mut self, edges: Edges) {
-        match &mut self.line {
-            Line::Connecting { server, .. } | Line::Dialed(Ok(server)) => server.mark(edges),
-            Line::Asking(asking) => asking.server.mark(edges),
-            Line::Wanted | Line::Dialing | Line::Dialed(Err(_)) => {}
+        if let Some(server) = self.server() {
+            server.mark(edges);
         }
     }
 
@@ -121,18 +128,18 @@ impl<S: Socket> Call<S> {
                 Line::Dialed(Err(error)) => {
                     self.fail(Refusal::BackendUnreachable, &error.to_string(), turn);
                 }
-                Line::Connecting { mut server, deadline } => match server.connected_by_now() {
+                Line::Connecting { mut server, deadline } => match greet(&mut server, &self.errand.letter) {
                     None => {
                         self.line = Line::Connecting { server, deadline };
                         return Ok(Called::NotYet(Next::Park { deadline: Some(deadline) }));
                     }
                     Some(Err(error)) => self.fail(Refusal::BackendUnreachable, &error.to_string(), turn),
-                    Some(Ok(())) if self.errand.asked.is_none() => {
-                        let up = std::mem::take(&mut self.errand.letter);
+                    Some(Ok(written)) if self.errand.asked.is_none() => {
+                        let up = self.errand.letter.split_off(written);
                         return Ok(Called::Connected { server, up });
                     }
-                    Some(Ok(())) => {
-                        let asking = Asking::new(server, &self.errand.body, inbox, turn);
+                    Some(Ok(written)) => {
+                        let asking = Asking::new(server, written, &self.errand.body, inbox, turn);
                         self.line = Line::Asking(asking.map_err(Refusal::BadRequest)?);
                     }
                 },
@@ -229,5 +236,21 @@ impl<S: Socket> Call<S> {
             Line::Asking(asking) => asking.outbox,
             Line::Wanted | Line::Dialing | Line::Dialed(_) | Line::Connecting { .. } => Vec::new(),
         }
+    }
+}
+
+/// Learns whether a dialed server is connected, by beginning to write to it, and says how much is written; `None` while
+/// that is not settled. A socket that is not connected yet takes nothing, and one that cannot be says why, so no other
+/// call need be made to ask.
+fn greet<S: Socket>(server: &mut Transport<S>, letter: &[u8]) -> Option<io::Result<usize>> {
+    if letter.is_empty() {
+        return server.connected_by_now().map(|connected| connected.map(|()| 0));
+    }
+    if !server.is_writable() {
+        return None;
+    }
+    match server.write(letter) {
+        Ok(0) => None,
+        written => Some(written),
     }
 }

@@ -357,9 +357,12 @@ fn an_answer_that_is_none_is_the_server_s_fault() {
 fn a_server_may_answer_before_it_has_read_the_request() {
     let mut play =
         sent_with(CONFIG, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nbegun", [Dial::Hangs]);
+    play.server().wire().room = 10;
+    play.server().connects();
+    play.run();
     play.server().sends("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
     play.server().vanishes();
-    play.server().connects();
+    play.server().takes(10);
     play.run();
     assert!(play.client.got().ends_with("\r\n\r\nno"));
 }
