@@ -35,7 +35,7 @@ use crate::session::story::Story;
 use crate::session::transport::{Edges, Stream, Transport, Watch};
 use crate::session::{Holds, Next, Session, Turn};
 use crate::stats::Stats;
-use crate::sys::{self, TcpOptions};
+use crate::sys::{self, Keepalive};
 use crate::timer::Timers;
 
 /// Events taken from the kernel at once: beyond this a larger batch saves nothing, below it calls add up.
@@ -82,7 +82,7 @@ pub struct EventLoop {
     more_events: bool,
     commands: Receiver<Command>,
     plan: Arc<Plan>,
-    tcp_options: TcpOptions,
+    keepalive: Keepalive,
     listeners: Vec<Listener>,
     /// The first token of sessions: those below are the listeners'.
     first_session_token: usize,
@@ -186,12 +186,12 @@ impl EventLoop {
     pub fn new(mut plan: Plan, commands: Receiver<Command>) -> Result<(EventLoop, Waker), StartError> {
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?;
-        let tcp_options = TcpOptions { keepalive: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout };
+        let keepalive = Keepalive { time: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout };
         let mut listeners = Vec::with_capacity(plan.listeners.len());
         for (index, listener) in plan.listeners.iter_mut().enumerate() {
             let failed = |error| StartError::Listen { address: listener.address.to_string(), error };
             let mut bound =
-                Listener::open(&listener.address, plan.tcp.backlog, &tcp_options).map_err(failed)?;
+                Listener::open(&listener.address, plan.tcp.backlog, &keepalive).map_err(failed)?;
             poll.registry()
                 .register(bound.source(), Token(index), Interest::READABLE)
                 .map_err(StartError::EventLoop)?;
@@ -213,7 +213,7 @@ impl EventLoop {
             events: Events::with_capacity(EVENTS_MAX),
             more_events: false,
             commands,
-            tcp_options,
+            keepalive,
             first_session_token: listeners.len(),
             listeners,
             plan: Arc::new(plan),
@@ -370,6 +370,7 @@ impl EventLoop {
             wall: self.clock.wall(),
             plan,
             timeouts: &plan.listeners[usize::from(slot.listener)].timeouts,
+            keepalive: &self.keepalive,
             balancer: &mut self.tools.balancer,
             addresses: &mut self.tools.addresses,
             holds: &mut slot.holds,
@@ -479,7 +480,7 @@ impl EventLoop {
     fn dial(&self, id: BackendId) -> io::Result<Transport<Stream>> {
         match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
             Address::Tcp(address) => {
-                let stream = sys::dial_tcp(*address, &self.tcp_options)?;
+                let stream = sys::dial_tcp(*address)?;
                 let stream = Stream::Tcp(TcpStream::from_std(stream));
                 // On the same host a connection is there at once, mostly: a write is worth a try.
                 let at_once = address.ip().is_loopback();

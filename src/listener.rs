@@ -10,7 +10,7 @@ use mio::net::{TcpListener, UnixListener};
 use crate::moment::Moment;
 use crate::plan::Address;
 use crate::session::transport::Stream;
-use crate::sys::{self, TcpOptions};
+use crate::sys::{self, Keepalive};
 
 /// A listening socket.
 pub struct Listener {
@@ -33,10 +33,10 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's: in use, no permission, no such address.
-    pub fn open(address: &Address, backlog: u32, options: &TcpOptions) -> io::Result<Listener> {
+    pub fn open(address: &Address, backlog: u32, keepalive: &Keepalive) -> io::Result<Listener> {
         let (socket, address) = match address {
             Address::Tcp(address) => {
-                let socket = TcpListener::from_std(sys::listen_tcp(*address, backlog, options)?);
+                let socket = TcpListener::from_std(sys::listen_tcp(*address, backlog, keepalive)?);
                 let bound = socket.local_addr()?;
                 (Socket::Tcp(socket), Address::Tcp(bound))
             }

@@ -166,6 +166,11 @@ impl Flow {
         self.phase == Phase::Open
     }
 
+    /// Whether all of it has been passed on, and its end.
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Finished
+    }
+
     /// Drops what is held: the sink is no more.
     pub fn give_up(&mut self) {
         self.phase = Phase::Finished;

@@ -14,6 +14,7 @@ use crate::limit::PerAddress;
 use crate::moment::Moment;
 use crate::plan::{BackendId, Plan, Timeouts};
 use crate::stats::Stats;
+use crate::sys::Keepalive;
 
 pub mod closing;
 pub mod engine;
@@ -94,6 +95,8 @@ pub struct Turn<'a> {
     pub plan: &'a Plan,
     /// The waits of this session.
     pub timeouts: &'a Timeouts,
+    /// How the kernel finds out that a peer is gone.
+    pub keepalive: &'a Keepalive,
     /// The choice among servers.
     pub balancer: &'a mut Balancer,
     /// Sessions per client address.

@@ -4,6 +4,7 @@
 //! needs a name, [`side`] gives it.
 
 use std::io;
+use std::time::Duration;
 
 use super::engine::Trouble;
 use super::flow::{AtEnd, Everything, Flow, Standing};
@@ -14,6 +15,11 @@ use crate::error::{Outcome, Side};
 use crate::moment::Moment;
 use crate::plan::Timeouts;
 
+/// How old a tunnel is when the kernel is asked to watch over its server's connection. That takes up to four calls,
+/// which a short tunnel can do without: probes begin after a minute of silence, and a connection attempt and an answer
+/// have limits of their own. A client's connection has the options from its listening socket.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+
 /// Two ends, and the bytes between them.
 #[derive(Debug)]
 pub struct Relay<S> {
@@ -21,6 +27,8 @@ pub struct Relay<S> {
     flows: [Flow; 2],
     state: State,
     opened: Moment,
+    /// Whether the kernel watches over the server's connection.
+    kept_alive: bool,
     /// What its log lines say.
     pub story: Box<Story>,
 }
@@ -52,7 +60,7 @@ impl<S: Socket> Relay<S> {
         now: Moment,
     ) -> Relay<S> {
         let flows = [Flow::new(up, now), Flow::new(down, now)];
-        Relay { ends, flows, state: State::Whole, opened: now, story }
+        Relay { ends, flows, state: State::Whole, opened: now, kept_alive: false, story }
     }
 
     /// Takes note of an event at one end.
@@ -76,6 +84,8 @@ impl<S: Socket> Relay<S> {
                 // Into an end that has failed goes nothing, and what it still sends ends in a reset.
                 State::Broken(end, _) if end != index => continue,
                 State::Broken(..) => AtEnd::LeaveOpen,
+                // The close that follows says the same as a half-close would.
+                State::HalfClosed(_) if self.flows[1 - index].is_done() => AtEnd::LeaveOpen,
                 State::Whole | State::HalfClosed(_) => AtEnd::HalfClose,
             };
             let was_open = self.flows[index].is_open();
@@ -136,7 +146,8 @@ impl<S: Socket> Relay<S> {
 
     /// When this tunnel has to be looked at again though nothing happens.
     fn deadline(&self, turn: &Turn<'_>) -> Option<Moment> {
-        soonest(self.limits(turn.timeouts))
+        let keepalive = (!self.kept_alive).then(|| self.opened + KEEPALIVE_AFTER);
+        soonest(self.limits(turn.timeouts)).into_iter().chain(keepalive).min()
     }
 
     /// Each limit that is running, and how the tunnel ends when it is reached.
@@ -158,6 +169,10 @@ impl<S: Socket> Relay<S> {
 
     /// The deadline has come, or an earlier one that no longer holds.
     pub fn expire(&mut self, turn: &Turn<'_>) -> Next {
+        if !self.kept_alive && turn.now >= self.opened + KEEPALIVE_AFTER {
+            self.kept_alive = true;
+            self.ends[1].keep_alive(turn.keepalive);
+        }
         match reached(self.limits(turn.timeouts), turn.now) {
             Some(outcome) => Next::Close(outcome),
             None => Next::Park { deadline: self.deadline(turn) },
@@ -456,6 +471,30 @@ mod tests {
     }
 
     #[test]
+    fn a_last_end_is_passed_on_by_the_close_alone() {
+        let mut play = tunnel();
+        let [client, server] = play.ends().map(Peer::clone);
+        client.ends();
+        play.run();
+        server.ends();
+        play.run();
+        assert_eq!([client.wire().shutdowns, server.wire().shutdowns], [0, 1]);
+        check_end(&play, "client finished", false);
+    }
+
+    #[test]
+    fn the_kernel_watches_over_the_server_of_a_tunnel_that_is_not_short() {
+        let mut play = tunnel();
+        play.wait(KEEPALIVE_AFTER - Duration::from_millis(1));
+        assert_eq!(play.server().wire().kept_alive, 0);
+        play.wait_ms(1);
+        assert_eq!(play.server().wire().kept_alive, 1);
+        play.wait(KEEPALIVE_AFTER);
+        let kept_alive = play.ends().map(|end| end.wire().kept_alive);
+        assert_eq!(kept_alive, [0, 1], "once, and the client has it from its listening socket");
+    }
+
+    #[test]
     fn bytes_that_nobody_takes_stall_the_tunnel() {
         for end in [0, 1] {
             let mut play = tunnel();
@@ -523,6 +562,7 @@ mod tests {
         let config = CONFIG.replace("\"100s\"", "\"off\"").replace("\"1h\"", "\"off\"");
         let mut play = Play::tunnel(&config, b"", b"");
         play.run();
+        play.wait(KEEPALIVE_AFTER);
         assert_eq!((play.rest, play.deadline), (Rest::Parked, None));
     }
 }

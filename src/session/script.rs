@@ -29,6 +29,7 @@ use crate::limit::PerAddress;
 use crate::moment::Moment;
 use crate::plan::{BackendId, Plan};
 use crate::stats::Stats;
+use crate::sys::Keepalive;
 
 /// Room without end, as far as a test is concerned.
 pub const PLENTY: usize = usize::MAX / 2;
@@ -56,8 +57,12 @@ pub struct Wire {
     pub interrupts: usize,
     /// What the peer has got.
     pub got: Vec<u8>,
-    /// How often the socket was half-closed.
+    /// How often the peer was told that no more comes: by a half-close, or by a close that is none of the others.
     pub finished: usize,
+    /// How often it was told by a half-close.
+    pub shutdowns: usize,
+    /// How often keepalive was set.
+    pub kept_alive: usize,
     /// The socket was closed with a reset.
     pub was_reset: bool,
     /// The socket was closed.
@@ -91,6 +96,8 @@ pub fn pair() -> (Scripted, Peer) {
         interrupts: 0,
         got: Vec::new(),
         finished: 0,
+        shutdowns: 0,
+        kept_alive: 0,
         was_reset: false,
         closed: false,
         calls: [0; 2],
@@ -152,8 +159,13 @@ impl Socket for Scripted {
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        self.0.borrow_mut().finished += 1;
+        let wire = &mut *self.0.borrow_mut();
+        (wire.finished, wire.shutdowns) = (wire.finished + 1, wire.shutdowns + 1);
         Ok(())
+    }
+
+    fn keep_alive(&mut self, _: &Keepalive) {
+        self.0.borrow_mut().kept_alive += 1;
     }
 
     fn make_close_a_reset(&mut self) {
@@ -175,7 +187,11 @@ impl Socket for Scripted {
 
 impl Drop for Scripted {
     fn drop(&mut self) {
-        self.0.borrow_mut().closed = true;
+        let wire = &mut *self.0.borrow_mut();
+        wire.closed = true;
+        if !wire.was_reset && wire.finished == 0 {
+            wire.finished = 1;
+        }
     }
 }
 
@@ -422,6 +438,7 @@ impl Play {
             wall: SystemTime::UNIX_EPOCH,
             timeouts: &self.plan.listeners[0].timeouts,
             plan: &self.plan,
+            keepalive: &Keepalive::default(),
             balancer: &mut self.balancer,
             addresses: &mut self.addresses,
             holds: &mut self.holds,

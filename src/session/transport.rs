@@ -14,7 +14,7 @@ use std::net::{Shutdown, SocketAddr};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 
-use crate::sys;
+use crate::sys::{self, Keepalive};
 
 /// What a transport needs of a socket. The kernel's sockets are one implementation, the tests' scripts another.
 pub trait Socket {
@@ -24,6 +24,8 @@ pub trait Socket {
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Half-closes: tells the peer that no more will come.
     fn shutdown_write(&mut self) -> io::Result<()>;
+    /// Lets the kernel find out whether the peer is still there.
+    fn keep_alive(&mut self, keepalive: &Keepalive);
     /// Makes the close that follows a reset.
     fn make_close_a_reset(&mut self);
     /// The socket's pending error, which this takes away.
@@ -72,6 +74,14 @@ impl Socket for Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    fn keep_alive(&mut self, keepalive: &Keepalive) {
+        match self {
+            // Where it fails the kernel's own defaults hold, as they did until now.
+            Stream::Tcp(stream) => drop(keepalive.apply(stream)),
+            Stream::Unix(_) => {} // the kernel knows
         }
     }
 
@@ -246,6 +256,11 @@ impl<S: Socket> Transport<S> {
     /// learn.
     pub fn finish(&mut self) {
         drop(self.socket.shutdown_write());
+    }
+
+    /// Lets the kernel find out whether the peer is still there.
+    pub fn keep_alive(&mut self, keepalive: &Keepalive) {
+        self.socket.keep_alive(keepalive);
     }
 
     /// Closes with a reset.

@@ -13,21 +13,21 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-/// Options of a TCP socket. Set on a listening socket they are inherited by what it accepts (tcp(7)), so an accepted
-/// socket costs no call.
+/// How the kernel is to find out that a TCP peer is gone without a word.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TcpOptions {
-    /// Idle time before the first keepalive probe.
-    pub keepalive: Option<Duration>,
+pub struct Keepalive {
+    /// Idle time before the first probe.
+    pub time: Option<Duration>,
     /// How long sent data may stay unacknowledged.
     pub user_timeout: Option<Duration>,
 }
 
-impl TcpOptions {
-    fn apply(&self, socket: &Socket) -> io::Result<()> {
-        // A tunnel's small messages must not wait for the acknowledgement of the last one.
-        socket.set_tcp_nodelay(true)?;
-        if let Some(time) = self.keepalive {
+impl Keepalive {
+    /// Sets the options, up to four of them. Set on a listening socket they are inherited by what it accepts (tcp(7)),
+    /// so an accepted socket costs no call.
+    pub fn apply(&self, socket: &impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(socket);
+        if let Some(time) = self.time {
             // Six probes in the time of the first wait. How many may go unanswered is the kernel's choice
             // (tcp_keepalive_probes, 9), unless there is a user timeout: then a silence of that length ends it.
             let interval = (time / 6).max(Duration::from_secs(1));
@@ -44,13 +44,15 @@ impl TcpOptions {
 
 /// Binds and listens on a TCP address. An IPv6 address takes IPv6 clients only, so that `0.0.0.0` and `[::]` can stand
 /// side by side with the same port.
-pub fn listen_tcp(address: SocketAddr, backlog: u32, options: &TcpOptions) -> io::Result<TcpListener> {
+pub fn listen_tcp(address: SocketAddr, backlog: u32, keepalive: &Keepalive) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    options.apply(&socket)?;
+    // A tunnel's small messages must not wait for the acknowledgement of the last one. This too is inherited.
+    socket.set_tcp_nodelay(true)?;
+    keepalive.apply(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
     socket.set_nonblocking(true)?;
@@ -81,9 +83,9 @@ fn is_abandoned(path: &Path) -> bool {
 }
 
 /// Begins to connect to a TCP address. The socket is writable when that has ended, well or badly.
-pub fn dial_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<TcpStream> {
+pub fn dial_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = stream_socket(Domain::for_address(address))?;
-    options.apply(&socket)?;
+    socket.set_tcp_nodelay(true)?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
