@@ -26,7 +26,7 @@ use crate::balance::Balancer;
 use crate::error::{Outcome, Side, StartError};
 use crate::limit::PerAddress;
 use crate::listener::Listener;
-use crate::moment::Moment;
+use crate::moment::{Date, Moment};
 use crate::plan::{Address, BackendId, Plan};
 use crate::session::engine::{Buffers, FILL_BYTES_MAX};
 use crate::session::journal::{Journal, Sink};
@@ -89,7 +89,7 @@ pub struct EventLoop {
     slots: Slab<Slot>,
     timers: Timers,
     /// Sessions to advance in this turn.
-    ready: VecDeque<usize>,
+    ready: Vec<usize>,
     /// Sessions that had more to do than their last turn allowed: they come behind what became ready meanwhile.
     yielded: VecDeque<usize>,
     /// Slots to free at the end of the turn.
@@ -151,26 +151,20 @@ struct Clock {
     /// When it began.
     start: Instant,
     now: Moment,
-    date_read_at: Moment,
-    date: SystemTime,
+    date: Date,
 }
 
 impl Clock {
     fn read() -> Clock {
         let now = Moment::START;
-        Clock { start: Instant::now(), now, date_read_at: now, date: SystemTime::now() }
+        Clock { start: Instant::now(), now, date: Date { read_at: now, read: SystemTime::now() } }
     }
 
     fn tick(&mut self) {
         self.now = Moment::START + self.start.elapsed();
-        if self.now.since(self.date_read_at) >= Duration::from_secs(1) {
-            self.date_read_at = self.now;
-            self.date = SystemTime::now();
+        if self.now.since(self.date.read_at) >= Duration::from_secs(1) {
+            self.date = Date { read_at: self.now, read: SystemTime::now() };
         }
-    }
-
-    fn wall(&self) -> SystemTime {
-        self.date + self.now.since(self.date_read_at)
     }
 }
 
@@ -219,7 +213,7 @@ impl EventLoop {
             plan: Arc::new(plan),
             slots: Slab::new(),
             timers: Timers::new(),
-            ready: VecDeque::new(),
+            ready: Vec::with_capacity(EVENTS_MAX),
             yielded: VecDeque::new(),
             ended: Vec::new(),
             paused_until: None,
@@ -271,9 +265,10 @@ impl EventLoop {
             self.obey();
         }
         let resumed = self.yielded.len().min(RESUMED_MAX);
-        while let Some(key) = self.ready.pop_front() {
-            self.advance(key);
+        for index in 0..self.ready.len() {
+            self.advance(self.ready[index]);
         }
+        self.ready.clear();
         for _ in 0..resumed {
             if let Some(key) = self.yielded.pop_front() {
                 self.advance(key);
@@ -336,7 +331,7 @@ impl EventLoop {
             slot.session.mark(side, edges(event));
             if !slot.queued {
                 slot.queued = true;
-                self.ready.push_back(key);
+                self.ready.push(key);
             }
         }
         self.more_events = count == EVENTS_MAX;
@@ -357,8 +352,10 @@ impl EventLoop {
 
     /// Lets a session work, and settles what it asks for.
     fn work(&mut self, key: usize, work: Work) {
-        let next = self.lend(key, work);
-        self.settle(key, next);
+        match self.lend(key, work) {
+            Next::Rest => {} // what most messages come to
+            next => self.settle(key, next),
+        }
     }
 
     /// Lends a session the loop's tools. A panic in there is a bug of ours that ends this session and no other.
@@ -367,7 +364,7 @@ impl EventLoop {
         let plan = Arc::as_ref(&self.plan);
         let mut turn = Turn {
             now: self.clock.now,
-            wall: self.clock.wall(),
+            date: &self.clock.date,
             plan,
             timeouts: &plan.listeners[usize::from(slot.listener)].timeouts,
             keepalive: &self.keepalive,
@@ -401,6 +398,7 @@ impl EventLoop {
                     self.timers.set(key, deadline);
                     return self.watch(key);
                 }
+                Next::Rest => return,
                 Next::Yield => {
                     let slot = &mut self.slots[key];
                     if !slot.queued {
@@ -501,7 +499,7 @@ impl EventLoop {
         // A session that has panicked may do so again.
         let story = catch_unwind(AssertUnwindSafe(|| session.close())).unwrap_or_default();
         if let (Some(story), Some(outcome)) = (story, outcome) {
-            let (now, wall) = (self.clock.now, self.clock.wall());
+            let (now, wall) = (self.clock.now, self.clock.date.at(self.clock.now));
             self.tools.journal.close(&story, outcome, &self.plan, now, wall);
         }
         if let Some(backend) = slot.holds.backend {

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// An instant on the loop's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,22 @@ impl Add<Duration> for Moment {
 impl AddAssign<Duration> for Moment {
     fn add_assign(&mut self, wait: Duration) {
         *self = *self + wait;
+    }
+}
+
+/// The date that belongs to a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Date {
+    /// When it was read.
+    pub read_at: Moment,
+    /// What was read.
+    pub read: SystemTime,
+}
+
+impl Date {
+    /// The date at a moment that is not before this one.
+    pub fn at(&self, moment: Moment) -> SystemTime {
+        self.read + moment.since(self.read_at)
     }
 }
 

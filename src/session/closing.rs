@@ -46,7 +46,7 @@ impl<S: Socket> Closing<S> {
     ) -> Closing<S> {
         story.status = Some(refusal.status().0);
         let mut answer = begun;
-        answer.extend(reply::write(&refusal, turn.wall, story.is_head_only()));
+        answer.extend(reply::write(&refusal, turn.wall(), story.is_head_only()));
         let state = State::Answering { answer, written: 0, story, refusal };
         Closing { client, state, deadline: turn.now + ANSWER_TIMEOUT }
     }

@@ -161,6 +161,12 @@ impl Flow {
         }
     }
 
+    /// Whether it has nothing to do before its source has.
+    #[inline]
+    pub fn is_waiting<S: Socket>(&self, source: &Transport<S>) -> bool {
+        self.is_open() && !self.is_held() && !source.is_readable()
+    }
+
     /// Whether the source may still have something for this flow.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
@@ -175,6 +181,11 @@ impl Flow {
     pub fn give_up(&mut self) {
         self.phase = Phase::Finished;
         self.engine = Engine::default();
+    }
+
+    /// Whether bytes wait for the sink.
+    pub fn is_held(&self) -> bool {
+        self.engine.held()
     }
 
     /// Since when bytes have waited for a sink that takes none.

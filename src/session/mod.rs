@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::balance::Balancer;
 use crate::error::{Outcome, Refusal, Side};
 use crate::limit::PerAddress;
-use crate::moment::Moment;
+use crate::moment::{Date, Moment};
 use crate::plan::{BackendId, Plan, Timeouts};
 use crate::stats::Stats;
 use crate::sys::Keepalive;
@@ -68,6 +68,8 @@ pub enum Next {
     Dial(BackendId),
     /// The response has been passed on: the session's last line, then the client is lingered over.
     Linger(Outcome),
+    /// Nothing until an edge. The deadline that it has may stay: it can only be too early.
+    Rest,
     /// The end, with a last line.
     Close(Outcome),
     /// The end of a session whose last line is written.
@@ -89,8 +91,8 @@ pub struct Holds {
 pub struct Turn<'a> {
     /// The time, read once a turn.
     pub now: Moment,
-    /// The same as a date.
-    pub wall: SystemTime,
+    /// The date, from a moment ago.
+    pub date: &'a Date,
     /// The configuration.
     pub plan: &'a Plan,
     /// The waits of this session.
@@ -118,6 +120,11 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// The time as a date.
+    pub fn wall(&self) -> SystemTime {
+        self.date.at(self.now)
+    }
+
     /// Counts this session among those of a client's address, or says that they are too many.
     pub fn admit(&mut self, address: IpAddr) -> Result<(), Refusal> {
         if !self.addresses.admit(address) {
@@ -170,12 +177,14 @@ impl Turn<'_> {
     pub fn opened(&mut self, story: &Story) {
         self.holds.tunnel = true;
         self.stats.tunnel_opened();
-        self.journal.open(story, self.plan, self.now, self.wall);
+        let wall = self.wall();
+        self.journal.open(story, self.plan, self.now, wall);
     }
 
     /// Writes the last line of a session.
     pub fn log_close(&mut self, story: &Story, outcome: &Outcome) {
-        self.journal.close(story, outcome, self.plan, self.now, self.wall);
+        let wall = self.wall();
+        self.journal.close(story, outcome, self.plan, self.now, wall);
     }
 }
 
@@ -211,7 +220,18 @@ impl<S: Socket> Session<S> {
     }
 
     /// Does what can be done now.
+    #[inline]
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
+        match self {
+            Session::Relaying(relay) => relay.advance(turn),
+            Session::Opening(_) | Session::Exchanging(_) | Session::Closing(_) | Session::Gone => {
+                self.advance_in_turn(turn)
+            }
+        }
+    }
+
+    /// As [`advance`](Session::advance), for sessions that may become another kind by it.
+    fn advance_in_turn(&mut self, turn: &mut Turn<'_>) -> Next {
         loop {
             match self {
                 Session::Relaying(relay) => return relay.advance(turn),

@@ -27,6 +27,8 @@ pub struct Relay<S> {
     flows: [Flow; 2],
     state: State,
     opened: Moment,
+    /// Whether the loop has a deadline for it that can only be too early.
+    has_deadline: bool,
     /// Whether the kernel watches over the server's connection.
     kept_alive: bool,
     /// What its log lines say.
@@ -60,7 +62,7 @@ impl<S: Socket> Relay<S> {
         now: Moment,
     ) -> Relay<S> {
         let flows = [Flow::new(up, now), Flow::new(down, now)];
-        Relay { ends, flows, state: State::Whole, opened: now, kept_alive: false, story }
+        Relay { ends, flows, state: State::Whole, opened: now, has_deadline: false, kept_alive: false, story }
     }
 
     /// Takes note of an event at one end.
@@ -78,35 +80,19 @@ impl<S: Socket> Relay<S> {
 
     /// Moves bytes both ways until there is nothing to do for now.
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
-        let mut standings = [Standing::Done; 2];
-        for index in [0, 1] {
-            let at_end = match self.state {
-                // Into an end that has failed goes nothing, and what it still sends ends in a reset.
-                State::Broken(end, _) if end != index => continue,
-                State::Broken(..) => AtEnd::LeaveOpen,
-                // The close that follows says the same as a half-close would.
-                State::HalfClosed(_) if self.flows[1 - index].is_done() => AtEnd::LeaveOpen,
-                State::Whole | State::HalfClosed(_) => AtEnd::HalfClose,
-            };
-            let was_open = self.flows[index].is_open();
-            match self.step(index, at_end, turn) {
-                Ok(standing) => standings[index] = standing,
-                Err(Trouble::Source(error)) => return self.fail(index, error.kind()),
-                Err(Trouble::Sink(error)) if matches!(self.state, State::Broken(..)) => {
-                    return self.fail(1 - index, error.kind());
+        let mut standings = [Standing::Parked; 2];
+        for (index, standing) in standings.iter_mut().enumerate() {
+            // Most messages go one way, and cost the other no more than this look.
+            if !self.flows[index].is_waiting(&self.ends[index]) {
+                match self.step(index, turn) {
+                    Ok(reached) => *standing = reached,
+                    Err(next) => return next,
                 }
-                Err(Trouble::Sink(error)) => return self.break_off(1 - index, error.kind(), turn),
-                Err(Trouble::Bytes(_) | Trouble::Truncated) => {
-                    unreachable!("a tunnel's bytes are not judged")
-                }
-            }
-            if was_open && !self.flows[index].is_open() && matches!(self.state, State::Whole) {
-                self.state = State::HalfClosed(index);
             }
         }
         if !matches!(self.state, State::Broken(..)) {
             // An end whose bytes nobody reads at the moment can fail without a read or a write to say so.
-            for end in [0, 1] {
+            for end in 0..2 {
                 if let Some(error) = self.ends[end].take_failure() {
                     return self.break_off(end, error.kind(), turn);
                 }
@@ -121,14 +107,48 @@ impl<S: Socket> Relay<S> {
                 Next::Close(Outcome::Finished(side(first)))
             }
             (_, [Standing::Spent, _] | [_, Standing::Spent]) => Next::Yield,
-            _ => Next::Park { deadline: self.deadline(turn) }, // one parked and the other parked or done
+            _ => self.park(turn), // one parked and the other parked or done
         }
     }
 
-    fn step(&mut self, index: usize, at_end: AtEnd, turn: &mut Turn<'_>) -> Result<Standing, Trouble> {
+    /// Waits. Where nothing is held and nothing has ended all limits move later only, so that one deadline will do until
+    /// it comes: a message costs no look at them.
+    fn park(&mut self, turn: &Turn<'_>) -> Next {
+        let is_easy = matches!(self.state, State::Whole) && !self.flows.iter().any(Flow::is_held);
+        if is_easy && self.has_deadline {
+            return Next::Rest;
+        }
+        self.has_deadline = is_easy;
+        Next::Park { deadline: self.deadline(turn) }
+    }
+
+    /// Moves bytes one way. `Err`: something has failed, and this is what follows.
+    fn step(&mut self, index: usize, turn: &mut Turn<'_>) -> Result<Standing, Next> {
+        let at_end = match self.state {
+            // Into an end that has failed goes nothing, and what it still sends ends in a reset.
+            State::Broken(end, _) if end != index => return Ok(Standing::Done),
+            State::Broken(..) => AtEnd::LeaveOpen,
+            // The close that follows says the same as a half-close would.
+            State::HalfClosed(_) if self.flows[1 - index].is_done() => AtEnd::LeaveOpen,
+            State::Whole | State::HalfClosed(_) => AtEnd::HalfClose,
+        };
         let [a, b] = &mut self.ends;
         let (source, sink) = if index == 0 { (a, b) } else { (b, a) };
-        self.flows[index].advance(source, sink, &mut Everything, at_end, turn)
+        let flow = &mut self.flows[index];
+        match flow.advance(source, sink, &mut Everything, at_end, turn) {
+            Ok(standing) => {
+                if matches!(self.state, State::Whole) && !flow.is_open() {
+                    self.state = State::HalfClosed(index);
+                }
+                Ok(standing)
+            }
+            Err(Trouble::Source(error)) => Err(self.fail(index, error.kind())),
+            Err(Trouble::Sink(error)) if matches!(self.state, State::Broken(..)) => {
+                Err(self.fail(1 - index, error.kind()))
+            }
+            Err(Trouble::Sink(error)) => Err(self.break_off(1 - index, error.kind(), turn)),
+            Err(Trouble::Bytes(_) | Trouble::Truncated) => unreachable!("a tunnel's bytes are not judged"),
+        }
     }
 
     /// A write has failed: the end is gone, but it may have sent something before that.

@@ -26,7 +26,7 @@ use crate::Config;
 use crate::balance::Balancer;
 use crate::error::{Outcome, Side};
 use crate::limit::PerAddress;
-use crate::moment::Moment;
+use crate::moment::{Date, Moment};
 use crate::plan::{BackendId, Plan};
 use crate::stats::Stats;
 use crate::sys::Keepalive;
@@ -435,7 +435,7 @@ impl Play {
     pub fn lend<T>(&mut self, work: impl FnOnce(&mut Session<Scripted>, &mut Turn<'_>) -> T) -> T {
         let mut turn = Turn {
             now: self.now,
-            wall: SystemTime::UNIX_EPOCH,
+            date: &Date { read_at: self.now, read: SystemTime::UNIX_EPOCH },
             timeouts: &self.plan.listeners[0].timeouts,
             plan: &self.plan,
             keepalive: &Keepalive::default(),
@@ -508,6 +508,10 @@ impl Play {
                 Next::Park { deadline } => {
                     self.deadline = deadline;
                     self.watch();
+                    break Rest::Parked;
+                }
+                Next::Rest => {
+                    assert!(self.session.unwatched().is_none(), "a session that rests is watched");
                     break Rest::Parked;
                 }
                 Next::Yield => {

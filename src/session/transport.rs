@@ -8,7 +8,7 @@
 //! is none of the stream's and is left out). And so do descriptors that are passed through a unix socket: a read ends
 //! behind the bytes that they came along with, which `sys` hides.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 
 use mio::event::Source;
@@ -58,15 +58,15 @@ impl Stream {
 impl Socket for Stream {
     fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(stream) => stream.read(into),
+            Stream::Tcp(stream) => sys::recv(stream, into),
             Stream::Unix(stream) => sys::recv_unix(stream, into),
         }
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tcp(stream) => sys::send(stream, bytes),
+            Stream::Unix(stream) => sys::send(stream, bytes),
         }
     }
 

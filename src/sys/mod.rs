@@ -123,6 +123,59 @@ fn stream_socket(domain: Domain) -> io::Result<Socket> {
     }
 }
 
+/// As recv(2).
+pub fn recv(socket: &impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `into.len()` bytes to `into`, which is ours alone, and no address.
+    let count = unsafe { uncancelled::recv(socket, into.as_mut_ptr(), into.len()) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// As send(2), without a signal where nobody reads any more.
+pub fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads at most `bytes.len()` bytes from `bytes`, which live longer than the call, and no address.
+    let count = unsafe { uncancelled::send(socket, bytes.as_ptr(), bytes.len()) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Calls past the C library, whose own are points where a thread can be cancelled: 50 instructions each in a process
+/// with threads, and two of them are nearly all that a message costs.
+#[cfg(target_os = "linux")]
+mod uncancelled {
+    use libc::{MSG_NOSIGNAL, SYS_recvfrom, SYS_sendto, c_int, c_long, syscall};
+    use std::ptr::null;
+
+    /// As recv(2): `into` must be valid for writes of `length` bytes.
+    pub unsafe fn recv(socket: c_int, into: *mut u8, length: usize) -> c_long {
+        // SAFETY: the caller's; there is no address to be written.
+        unsafe { syscall(SYS_recvfrom, socket, into, length, 0, null::<u8>(), null::<u8>()) }
+    }
+
+    /// As send(2): `bytes` must be valid for reads of `length` bytes.
+    pub unsafe fn send(socket: c_int, bytes: *const u8, length: usize) -> c_long {
+        // SAFETY: the caller's; there is no address to be read.
+        unsafe { syscall(SYS_sendto, socket, bytes, length, MSG_NOSIGNAL, null::<u8>(), 0) }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod uncancelled {
+    use libc::{MSG_NOSIGNAL, c_int, ssize_t};
+
+    /// As recv(2): `into` must be valid for writes of `length` bytes.
+    pub unsafe fn recv(socket: c_int, into: *mut u8, length: usize) -> ssize_t {
+        // SAFETY: the caller's.
+        unsafe { libc::recv(socket, into.cast(), length, 0) }
+    }
+
+    /// As send(2): `bytes` must be valid for reads of `length` bytes.
+    pub unsafe fn send(socket: c_int, bytes: *const u8, length: usize) -> ssize_t {
+        // SAFETY: the caller's.
+        unsafe { libc::send(socket, bytes.cast(), length, MSG_NOSIGNAL) }
+    }
+}
+
 /// As read(2) from a unix stream socket, which ends behind bytes that descriptors came along with though more may be
 /// there (unix(7)): this reads on, so that here too a short read has emptied the socket. The descriptors are nobody's.
 pub fn recv_unix(socket: &impl AsFd, into: &mut [u8]) -> io::Result<usize> {
