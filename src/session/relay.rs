@@ -111,8 +111,8 @@ impl<S: Socket> Relay<S> {
         }
     }
 
-    /// Waits. Where nothing is held and nothing has ended all limits move later only, so that one deadline will do until
-    /// it comes: a message costs no look at them.
+    /// Waits. Where nothing is held and nothing has ended all limits move later only, so that one deadline will do
+    /// until it comes: a message costs no look at them.
     fn park(&mut self, turn: &Turn<'_>) -> Next {
         let is_easy = matches!(self.state, State::Whole) && !self.flows.iter().any(Flow::is_held);
         if is_easy && self.has_deadline {

@@ -134,7 +134,7 @@ pub fn recv(socket: &impl AsFd, into: &mut [u8]) -> io::Result<usize> {
 /// As send(2), without a signal where nobody reads any more.
 pub fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let socket = socket.as_fd().as_raw_fd();
-    // SAFETY: the kernel reads at most `bytes.len()` bytes from `bytes`, which live longer than the call, and no address.
+    // SAFETY: the kernel reads at most `bytes.len()` bytes from `bytes`, which outlive the call, and no address.
     let count = unsafe { uncancelled::send(socket, bytes.as_ptr(), bytes.len()) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
