@@ -497,7 +497,7 @@ impl EventLoop {
         let session = std::mem::replace(&mut slot.session, Session::Gone);
         self.stats.session_closed(slot.holds.tunnel);
         // A session that has panicked may do so again.
-        let story = catch_unwind(AssertUnwindSafe(|| session.close())).unwrap_or_default();
+        let story = catch_unwind(AssertUnwindSafe(|| session.close(slot.holds.backend))).unwrap_or_default();
         if let (Some(story), Some(outcome)) = (story, outcome) {
             let (now, wall) = (self.clock.now, self.clock.date.at(self.clock.now));
             self.tools.journal.close(&story, outcome, &self.plan, now, wall);
@@ -505,8 +505,8 @@ impl EventLoop {
         if let Some(backend) = slot.holds.backend {
             self.tools.balancer.closed(backend);
         }
-        if let Some(address) = slot.holds.address {
-            self.tools.addresses.leave(address);
+        if let Some(address) = slot.holds.address.take() {
+            self.tools.addresses.leave(*address);
         }
         self.timers.clear(key);
         self.undialed.retain(|undialed| undialed.key != key);

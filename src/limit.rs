@@ -23,11 +23,16 @@ impl PerAddress {
         PerAddress { max, sessions: HashMap::new() }
     }
 
+    /// Whether there is a limit, so that sessions that were admitted are counted.
+    pub fn is_limited(&self) -> bool {
+        self.max > 0
+    }
+
     /// Counts one more session of this client, or says `false` and counts nothing where it has `max` already.
     /// Each session admitted must `leave` once.
     #[must_use]
     pub fn admit(&mut self, ip: IpAddr) -> bool {
-        if self.max == 0 {
+        if !self.is_limited() {
             return true;
         }
         let sessions = self.sessions.entry(ip.to_canonical()).or_insert(0);
@@ -39,7 +44,7 @@ impl PerAddress {
 
     /// Ends a session that was admitted.
     pub fn leave(&mut self, ip: IpAddr) {
-        if self.max == 0 {
+        if !self.is_limited() {
             return;
         }
         match self.sessions.entry(ip.to_canonical()) {

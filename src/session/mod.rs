@@ -77,10 +77,10 @@ pub enum Next {
 }
 
 /// What a session holds of things that are counted, given back by the loop when it ends.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Holds {
-    /// Counted among the sessions of this address.
-    pub address: Option<IpAddr>,
+    /// Counted among the sessions of this address, where that is limited; boxed because mostly it is not.
+    pub address: Option<Box<IpAddr>>,
     /// Counted among the sessions of this backend.
     pub backend: Option<BackendId>,
     /// Counted among the open tunnels.
@@ -131,7 +131,7 @@ impl Turn<'_> {
             return Err(Refusal::TooManyConnections);
         }
         debug_assert!(self.holds.address.is_none(), "a session is admitted once");
-        self.holds.address = Some(address);
+        self.holds.address = self.addresses.is_limited().then(|| Box::new(address));
         Ok(())
     }
 
@@ -327,11 +327,12 @@ impl<S: Socket> Session<S> {
         matches!(self, Session::Relaying(_))
     }
 
-    /// Closes its sockets, and gives back its story where the last line is not written yet.
-    pub fn close(self) -> Option<Box<Story>> {
+    /// Closes its sockets, and gives back its story where the last line is not written yet. A tunnel is reminded of its
+    /// backend, which it is counted for.
+    pub fn close(self, backend: Option<BackendId>) -> Option<Box<Story>> {
         match self {
             Session::Opening(opening) => Some(opening.close()),
-            Session::Relaying(relay) => Some(relay.close()),
+            Session::Relaying(relay) => Some(Box::new(relay.close(backend))),
             Session::Exchanging(exchange) => Some(exchange.close()),
             Session::Closing(closing) => closing.close(),
             Session::Gone => None,

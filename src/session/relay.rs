@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::engine::Trouble;
 use super::flow::{AtEnd, Everything, Flow, Standing};
-use super::story::Story;
+use super::story::{Note, Story};
 use super::transport::{Edges, Socket, Transport};
 use super::{Limit, Next, Turn, after, reached, soonest};
 use crate::error::{Outcome, Side};
 use crate::moment::Moment;
-use crate::plan::Timeouts;
+use crate::plan::{BackendId, Timeouts};
 
 /// How old a tunnel is when the kernel is asked to watch over its server's connection. That takes up to four calls,
 /// which a short tunnel can do without: probes begin after a minute of silence, and a connection attempt and an answer
@@ -26,24 +26,23 @@ pub struct Relay<S> {
     ends: [Transport<S>; 2],
     flows: [Flow; 2],
     state: State,
-    opened: Moment,
     /// Whether the loop has a deadline for it that can only be too early.
     has_deadline: bool,
     /// Whether the kernel watches over the server's connection.
     kept_alive: bool,
-    /// What its log lines say.
-    pub story: Box<Story>,
+    /// What its last line will say.
+    note: Note,
 }
 
-/// How a tunnel is getting on.
+/// How a tunnel is getting on. (An index of eight bytes would make it sixteen.)
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// Both directions are there.
     Whole,
     /// The end with this index ended first; the other direction goes on.
-    HalfClosed(usize),
+    HalfClosed(u8),
     /// The end with this index has failed; what it sent before that is still offered to the other.
-    Broken(usize, io::ErrorKind),
+    Broken(u8, io::ErrorKind),
 }
 
 /// The name of an end.
@@ -62,7 +61,8 @@ impl<S: Socket> Relay<S> {
         now: Moment,
     ) -> Relay<S> {
         let flows = [Flow::new(up, now), Flow::new(down, now)];
-        Relay { ends, flows, state: State::Whole, opened: now, has_deadline: false, kept_alive: false, story }
+        let note = Note::new(*story, now);
+        Relay { ends, flows, state: State::Whole, has_deadline: false, kept_alive: false, note }
     }
 
     /// Takes note of an event at one end.
@@ -99,12 +99,12 @@ impl<S: Socket> Relay<S> {
             }
         }
         match (self.state, standings) {
-            (State::Broken(end, error), standings) => match standings[end] {
+            (State::Broken(end, error), standings) => match standings[usize::from(end)] {
                 Standing::Spent => Next::Yield,
-                Standing::Parked | Standing::Done => self.fail(end, error),
+                Standing::Parked | Standing::Done => self.fail(end.into(), error),
             },
             (State::HalfClosed(first), [Standing::Done, Standing::Done]) => {
-                Next::Close(Outcome::Finished(side(first)))
+                Next::Close(Outcome::Finished(side(first.into())))
             }
             (_, [Standing::Spent, _] | [_, Standing::Spent]) => Next::Yield,
             _ => self.park(turn), // one parked and the other parked or done
@@ -126,7 +126,7 @@ impl<S: Socket> Relay<S> {
     fn step(&mut self, index: usize, turn: &mut Turn<'_>) -> Result<Standing, Next> {
         let at_end = match self.state {
             // Into an end that has failed goes nothing, and what it still sends ends in a reset.
-            State::Broken(end, _) if end != index => return Ok(Standing::Done),
+            State::Broken(end, _) if usize::from(end) != index => return Ok(Standing::Done),
             State::Broken(..) => AtEnd::LeaveOpen,
             // The close that follows says the same as a half-close would.
             State::HalfClosed(_) if self.flows[1 - index].is_done() => AtEnd::LeaveOpen,
@@ -138,7 +138,7 @@ impl<S: Socket> Relay<S> {
         match flow.advance(source, sink, &mut Everything, at_end, turn) {
             Ok(standing) => {
                 if matches!(self.state, State::Whole) && !flow.is_open() {
-                    self.state = State::HalfClosed(index);
+                    self.state = State::HalfClosed(index as u8);
                 }
                 Ok(standing)
             }
@@ -153,20 +153,20 @@ impl<S: Socket> Relay<S> {
 
     /// A write has failed: the end is gone, but it may have sent something before that.
     fn break_off(&mut self, end: usize, error: io::ErrorKind, turn: &mut Turn<'_>) -> Next {
-        self.state = State::Broken(end, error);
+        self.state = State::Broken(end as u8, error);
         self.ends[end].mark(Edges { failed: true, ..Edges::default() });
         self.advance(turn)
     }
 
     /// Ends the session because of a failed end; the other is told by a reset.
     fn fail(&mut self, end: usize, error: io::ErrorKind) -> Next {
-        self.state = State::Broken(end, error);
+        self.state = State::Broken(end as u8, error);
         Next::Close(Outcome::Failed { side: side(end), error })
     }
 
     /// When this tunnel has to be looked at again though nothing happens.
     fn deadline(&self, turn: &Turn<'_>) -> Option<Moment> {
-        let keepalive = (!self.kept_alive).then(|| self.opened + KEEPALIVE_AFTER);
+        let keepalive = (!self.kept_alive).then(|| self.note.opened + KEEPALIVE_AFTER);
         soonest(self.limits(turn.timeouts)).into_iter().chain(keepalive).min()
     }
 
@@ -183,13 +183,13 @@ impl<S: Socket> Relay<S> {
             (stalled(1), Outcome::Stalled(side(0))),
             (after(half_closed_since, timeouts.half_closed), Outcome::HalfClosed),
             (after(Some(moved_at), timeouts.idle), Outcome::Idle),
-            (after(Some(self.opened), timeouts.lifetime), Outcome::Lifetime),
+            (after(Some(self.note.opened), timeouts.lifetime), Outcome::Lifetime),
         ]
     }
 
     /// The deadline has come, or an earlier one that no longer holds.
     pub fn expire(&mut self, turn: &Turn<'_>) -> Next {
-        if !self.kept_alive && turn.now >= self.opened + KEEPALIVE_AFTER {
+        if !self.kept_alive && turn.now >= self.note.opened + KEEPALIVE_AFTER {
             self.kept_alive = true;
             self.ends[1].keep_alive(turn.keepalive);
         }
@@ -201,8 +201,9 @@ impl<S: Socket> Relay<S> {
 
     /// Closes both ends: by a reset where one of them has failed, and where bytes are dropped, so that what was passed
     /// on is not taken for the whole.
-    pub fn close(self) -> Box<Story> {
-        let mut story = self.story;
+    pub fn close(self, backend: Option<BackendId>) -> Story {
+        let mut story = self.note.into_story();
+        story.backend = backend;
         story.count(self.flows[0].flushed(), self.flows[1].flushed());
         let drops_bytes = self.flows.iter().any(|flow| flow.stalled_since().is_some());
         if drops_bytes || matches!(self.state, State::Broken(..)) {

@@ -558,7 +558,7 @@ impl Play {
     }
 
     fn close(&mut self, outcome: Option<&Outcome>) -> Rest {
-        let story = std::mem::replace(&mut self.session, Session::Gone).close();
+        let story = std::mem::replace(&mut self.session, Session::Gone).close(self.holds.backend);
         assert_eq!(story.is_some(), outcome.is_some(), "a session has one last line: {outcome:?}");
         if let (Some(story), Some(outcome)) = (story, outcome) {
             self.journal.close(&story, outcome, &self.plan, self.now, SystemTime::UNIX_EPOCH);
@@ -567,7 +567,7 @@ impl Play {
             self.balancer.closed(backend);
         }
         if let Some(address) = self.holds.address.take() {
-            self.addresses.leave(address);
+            self.addresses.leave(*address);
         }
         self.deadline = None;
         Rest::Over

@@ -1,7 +1,8 @@
-//! What is remembered of a session for its log lines, in as few bytes as it takes: tunnels live for days.
+//! What is remembered of a session for its log lines; in a tunnel, which lives for days, in as few bytes as it takes.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crate::moment::Moment;
@@ -138,12 +139,134 @@ impl Story {
         self.bytes_down = down.saturating_sub(self.overhead[1].into());
     }
 
-    /// The client as it is logged: what a trusted proxy said, or the socket's address, or `unix:`.
-    pub fn client(&self) -> String {
+    /// The client as it is logged.
+    pub fn client(&self) -> Client {
         match (self.forwarded, self.peer) {
-            (Some(address), _) => address.to_string(),
-            (None, Some(peer)) => peer.to_string(),
-            (None, None) => "unix:".to_owned(),
+            (Some(address), _) => Client::Told(address),
+            (None, Some(peer)) => Client::Peer(peer.ip(), peer.port()),
+            (None, None) => Client::Unix,
         }
+    }
+}
+
+/// Who a session is with.
+#[derive(Clone, Copy, Debug)]
+pub enum Client {
+    /// Somebody on a unix socket.
+    Unix,
+    /// The address that a trusted proxy told.
+    Told(IpAddr),
+    /// The address and port of the socket's peer. (A `SocketAddr` takes twelve bytes more.)
+    Peer(IpAddr, u16),
+}
+
+impl Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Client::Unix => f.write_str("unix:"),
+            Client::Told(address) => address.fmt(f),
+            Client::Peer(address, port) => SocketAddr::new(address, port).fmt(f),
+        }
+    }
+}
+
+/// A story as short as a tunnel keeps it, until its last line.
+///
+/// It says no backend: the tunnel is counted for it, so that the loop knows.
+#[derive(Debug)]
+pub struct Note {
+    /// When the tunnel opened.
+    pub opened: Moment,
+    accepted: Moment,
+    id: [u8; 16],
+    /// The request's parts, and behind them an id that was kept: then `id` is not it.
+    text: Box<[u8]>,
+    /// Where the parts end; all 0 where there was no request.
+    ends: [u16; 3],
+    client: Client,
+    listener: u16,
+    status: Option<NonZeroU16>,
+    overhead: [u32; 2],
+}
+
+impl Note {
+    /// Notes the story of a tunnel that has just opened.
+    pub fn new(story: Story, opened: Moment) -> Note {
+        let client = story.client();
+        let request = story.request.unwrap_or_default();
+        let (id, text) = match story.id {
+            Id::Ours(id) => (id, request),
+            Id::Kept(kept) => ([0; 16], [&*request, kept.as_bytes()].concat().into()),
+        };
+        Note {
+            opened,
+            accepted: story.accepted,
+            id,
+            text,
+            ends: story.ends,
+            client,
+            listener: story.listener,
+            status: story.status.and_then(NonZeroU16::new),
+            overhead: story.overhead,
+        }
+    }
+
+    /// The story again, at the tunnel's end.
+    pub fn into_story(self) -> Story {
+        let (request, kept) = self.text.split_at(self.ends[2].into());
+        let (peer, forwarded) = match self.client {
+            Client::Unix => (None, None),
+            Client::Told(address) => (None, Some(address)),
+            Client::Peer(address, port) => (Some(SocketAddr::new(address, port)), None),
+        };
+        Story {
+            peer,
+            forwarded,
+            status: self.status.map(NonZeroU16::get),
+            handshake: Some(self.opened.since(self.accepted)),
+            overhead: self.overhead,
+            id: if kept.is_empty() {
+                Id::Ours(self.id)
+            } else {
+                Id::Kept(String::from_utf8_lossy(kept).into())
+            },
+            request: (self.ends != [0; 3]).then(|| request.into()),
+            ends: self.ends,
+            ..Story::new(self.id, None, self.listener, self.accepted)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_noted(mut change: impl FnMut(&mut Story)) {
+        let accepted = Moment::START + Duration::from_secs(1);
+        let mut story = || {
+            let mut story = Story::new([7; 16], Some("192.0.2.1:80".parse().unwrap()), 3, accepted);
+            story.handshake = Some(Duration::from_millis(5));
+            change(&mut story);
+            story
+        };
+        let told = Note::new(story(), accepted + Duration::from_millis(5)).into_story();
+        // What became of the client is one of two.
+        let known = Story { peer: story().peer.filter(|_| story().forwarded.is_none()), ..story() };
+        assert_eq!(format!("{told:?}"), format!("{known:?}"));
+    }
+
+    #[test]
+    fn a_note_is_the_whole_story() {
+        check_noted(|_| {});
+        check_noted(|story| story.peer = None);
+        check_noted(|story| story.peer = Some("[2001:db8::1]:443".parse().unwrap()));
+        check_noted(|story| story.forwarded = Some("2001:db8::2".parse().unwrap()));
+        check_noted(|story| (story.status, story.overhead) = (Some(101), [1, u32::MAX]));
+        check_noted(|story| story.id = Id::Kept("from elsewhere".into()));
+        check_noted(|story| (story.request, story.ends) = (Some((*b"GETa/").into()), [3, 4, 5]));
+        check_noted(|story| {
+            (story.request, story.ends) = (Some((*b"GETa/").into()), [3, 4, 5]);
+            story.id = Id::Kept("from elsewhere".into());
+        });
     }
 }
