@@ -47,6 +47,10 @@ pub struct Story {
     ends: [u16; 3],
 }
 
+fn cut(bytes: &[u8], most: usize) -> &[u8] {
+    &bytes[..bytes.len().min(most)]
+}
+
 /// A session's id.
 #[derive(Debug)]
 pub enum Id {
@@ -94,17 +98,14 @@ impl Story {
     pub fn asked(&mut self, head: &RequestHead<'_>, host: Option<&[u8]>, with_query: bool) {
         let target = target::path_and_query(head.target);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let cut = |bytes: &[u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
-        let mut text = cut(head.method.as_bytes(), LOGGED_HOST_BYTES_MAX);
-        self.ends[0] = text.len() as u16;
-        text.extend(cut(host.unwrap_or_default(), LOGGED_HOST_BYTES_MAX));
-        self.ends[1] = text.len() as u16;
-        text.extend(cut(path.as_bytes(), LOGGED_PATH_BYTES_MAX));
-        if with_query && !query.is_empty() {
-            text.push(b'?');
-            text.extend(cut(query.as_bytes(), LOGGED_PATH_BYTES_MAX));
-        }
-        self.ends[2] = text.len() as u16;
+        let method = cut(head.method.as_bytes(), LOGGED_HOST_BYTES_MAX);
+        let host = cut(host.unwrap_or_default(), LOGGED_HOST_BYTES_MAX);
+        let path = cut(path.as_bytes(), LOGGED_PATH_BYTES_MAX);
+        let query = if with_query { cut(query.as_bytes(), LOGGED_PATH_BYTES_MAX) } else { &[] };
+        let mark = if query.is_empty() { "" } else { "?" };
+        // In one go: text that has grown and is cut to size keeps room that is too small to be of use to anybody.
+        let text = [method, host, path, mark.as_bytes(), query].concat();
+        self.ends = [method.len(), method.len() + host.len(), text.len()].map(|end| end as u16);
         self.request = Some(text.into_boxed_slice());
     }
 
