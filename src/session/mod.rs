@@ -37,7 +37,7 @@ use journal::Journal;
 use opening::{Opened, Opening};
 use relay::Relay;
 use story::Story;
-use transport::{Edges, Socket, Transport, Watch};
+use transport::{Edges, Socket, Stream, Transport, Watch};
 
 /// A session, in the state that it is in.
 #[derive(Debug)]
@@ -53,6 +53,10 @@ pub enum Session<S> {
     /// Between two states, and after a panic between them.
     Gone,
 }
+
+/// Thousands of tunnels rest in a slab of these: what only an opening needs is in a box. (In a debug build mio keeps a
+/// number of its own in each socket.)
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Session<Stream>>() <= 232);
 
 /// What a session asks of the loop.
 #[derive(Debug)]
