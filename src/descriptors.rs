@@ -7,10 +7,12 @@ const RESERVE: u64 = 32;
 pub fn make_room(max_connections: usize) {
     match adit::raise_descriptor_limit() {
         Ok(limit) => {
-            let fit = limit.saturating_sub(RESERVE) / 2;
+            let pipes = adit::PIPE_DESCRIPTORS_MAX;
+            let fit = limit.saturating_sub(RESERVE + pipes) / 2;
             if fit < max_connections as u64 {
                 log::warn!(
-                    "max_connections = {max_connections} does not fit into {limit} descriptors, two for each: {fit} do"
+                    "max_connections = {max_connections} does not fit into {limit} descriptors, \
+                     two for each and {pipes} for pipes: {fit} do"
                 );
             }
         }

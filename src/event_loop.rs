@@ -28,7 +28,8 @@ use crate::limit::PerAddress;
 use crate::listener::Listener;
 use crate::moment::{Date, Moment};
 use crate::plan::{Address, BackendId, Plan};
-use crate::session::engine::{Buffers, FILL_BYTES_MAX};
+use crate::proto::adapt;
+use crate::session::engine::{Buffers, FILL_BYTES_MAX, PUMP_BYTES_MAX};
 use crate::session::journal::{Journal, Sink};
 use crate::session::opening::Opening;
 use crate::session::story::Story;
@@ -41,7 +42,7 @@ use crate::timer::Timers;
 /// Events taken from the kernel at once: beyond this a larger batch saves nothing, below it calls add up.
 const EVENTS_MAX: usize = 256;
 
-/// Sessions that may go on in a turn with what their last one did not allow. Each moves up to [`FILL_BYTES_MAX`] both
+/// Sessions that may go on in a turn with what their last one did not allow. Each moves up to [`PUMP_BYTES_MAX`] both
 /// ways, so this is how much bulk may stand between a small message and its turn, however many tunnels are in bulk.
 const RESUMED_MAX: usize = 16;
 
@@ -374,6 +375,8 @@ impl EventLoop {
             buffers: &mut self.tools.buffers,
             scratch: &mut self.tools.scratch,
             flow_budget: FILL_BYTES_MAX,
+            pump_budget: PUMP_BYTES_MAX,
+            thresholds: adapt::THRESHOLDS,
             dice: &mut self.tools.dice,
             journal: &mut self.tools.journal,
             stats: &self.stats,
@@ -472,6 +475,7 @@ impl EventLoop {
             let next = self.connect(key, socket);
             self.settle(key, next);
         }
+        self.tools.buffers.use_descriptors();
     }
 
     /// Begins to connect to a backend.
@@ -565,6 +569,10 @@ impl EventLoop {
     }
 
     fn pause(&mut self, what: std::fmt::Arguments<'_>, error: &io::Error) {
+        if self.tools.buffers.spare_descriptors() {
+            self.paused_until = Some(self.clock.now); // that may have been enough
+            return;
+        }
         self.paused_until = Some(self.clock.now + EXHAUSTION_PAUSE);
         if !std::mem::replace(&mut self.exhaustion_is_logged, true) {
             log::error!(

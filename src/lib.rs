@@ -64,5 +64,6 @@ pub use config::Config;
 pub use error::{ConfigError, StartError};
 pub use plan::{Address, Plan};
 pub use proxy::{Handle, Proxy, Status};
+pub use session::engine::PIPE_DESCRIPTORS_MAX;
 pub use stats::Snapshot;
 pub use sys::raise_descriptor_limit;

@@ -1,4 +1,5 @@
-//! Counters of a running proxy: written by its loop when sessions begin and end, never for a message; read by anybody.
+//! Counters of a running proxy: written by its loop when sessions begin and end, and where bulk passes, never for a
+//! message; read by anybody.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,6 +10,7 @@ pub struct Stats {
     open: AtomicU64,
     tunnels_opened: AtomicU64,
     tunnels_open: AtomicU64,
+    bytes_spliced: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -24,6 +26,8 @@ pub struct Snapshot {
     pub tunnels_opened: u64,
     /// Tunnels that are open now.
     pub tunnels_open: u64,
+    /// Bytes that were in bulk and passed through the kernel alone, by splice(2).
+    pub bytes_spliced: u64,
     /// Sessions ended by a bug of ours.
     pub panics: u64,
 }
@@ -44,6 +48,10 @@ impl Stats {
         self.tunnels_open.fetch_sub(was_tunnel.into(), Relaxed);
     }
 
+    pub(crate) fn spliced(&self, bytes: usize) {
+        self.bytes_spliced.fetch_add(bytes as u64, Relaxed);
+    }
+
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
     }
@@ -55,6 +63,7 @@ impl Stats {
             open: self.open.load(Relaxed),
             tunnels_opened: self.tunnels_opened.load(Relaxed),
             tunnels_open: self.tunnels_open.load(Relaxed),
+            bytes_spliced: self.bytes_spliced.load(Relaxed),
             panics: self.panics.load(Relaxed),
         }
     }

@@ -20,6 +20,7 @@
 //!
 //! Behind the opening, [`flow`] is one direction of a tunnel as a pure decision.
 
+pub mod adapt;
 pub mod body;
 pub mod flow;
 pub mod head;

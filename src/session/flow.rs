@@ -4,11 +4,14 @@ use super::Turn;
 use super::engine::{Engine, Filled, Trouble};
 use super::transport::{Socket, Transport};
 use crate::moment::Moment;
+use crate::proto::adapt::Pace;
 use crate::proto::body::Body;
 use crate::proto::flow::{self, Op, Phase, View};
 
 /// What a flow carries: everything until the source ends, or one body.
 pub trait Cargo {
+    /// Whether the bytes have to be looked at, so that they cannot pass by us in the kernel.
+    const IS_READ: bool;
     /// Moves the bytes that are passed on to the front, and says how many they are.
     fn strain(&mut self, bytes: &mut [u8]) -> Result<usize, &'static str>;
     /// Whether the last byte has been seen.
@@ -22,6 +25,8 @@ pub trait Cargo {
 pub struct Everything;
 
 impl Cargo for Everything {
+    const IS_READ: bool = false;
+
     fn strain(&mut self, bytes: &mut [u8]) -> Result<usize, &'static str> {
         Ok(bytes.len())
     }
@@ -36,6 +41,8 @@ impl Cargo for Everything {
 }
 
 impl Cargo for Body {
+    const IS_READ: bool = true;
+
     fn strain(&mut self, bytes: &mut [u8]) -> Result<usize, &'static str> {
         Body::strain(self, bytes).map(|strained| strained.kept).map_err(|error| error.0)
     }
@@ -95,15 +102,15 @@ impl Flow {
     }
 
     /// Moves bytes until it parks, has finished, or has spent the budget of this turn.
-    pub fn advance<S: Socket>(
+    pub fn advance<S: Socket, C: Cargo>(
         &mut self,
         source: &mut Transport<S>,
         sink: &mut Transport<S>,
-        cargo: &mut impl Cargo,
+        cargo: &mut C,
         at_end: AtEnd,
         turn: &mut Turn<'_>,
     ) -> Result<Standing, Trouble> {
-        let mut budget = turn.flow_budget;
+        let mut moved = 0;
         loop {
             let view = View {
                 held: self.engine.held(),
@@ -116,21 +123,35 @@ impl Flow {
                     let flushed = self.engine.flush(sink, turn.buffers)?;
                     self.note_flushed(flushed, turn.now);
                 }
-                Op::Fill if budget == 0 => return Ok(Standing::Spent),
                 Op::Fill => {
-                    let reach = budget.min(turn.scratch.len());
-                    let scratch = &mut turn.scratch[..reach];
-                    let strain = |bytes: &mut [u8]| cargo.strain(bytes);
-                    match self.engine.fill(source, sink, scratch, turn.buffers, strain)? {
+                    let splices =
+                        self.is_bulk() && !C::IS_READ && source.can_fill_a_pipe() && sink.can_empty_a_pipe();
+                    let budget = if splices { turn.pump_budget } else { turn.flow_budget };
+                    let reach = budget.saturating_sub(moved);
+                    if reach == 0 {
+                        return Ok(Standing::Spent);
+                    }
+                    let filled = if splices {
+                        self.engine.pump(source, sink, reach, turn.buffers, turn.thresholds)?
+                    } else {
+                        let reach = reach.min(turn.scratch.len());
+                        let scratch = &mut turn.scratch[..reach];
+                        let strain = |bytes: &mut [u8]| cargo.strain(bytes);
+                        self.engine.fill(source, sink, scratch, turn.buffers, turn.thresholds, strain)?
+                    };
+                    match filled {
                         Filled::Bytes { taken, flushed } => {
-                            budget -= taken;
+                            moved += taken;
                             self.moved_at = turn.now;
                             self.flushed += flushed as u64;
+                            if splices {
+                                turn.stats.spliced(taken);
+                            }
                             if cargo.is_complete() {
                                 self.phase = Phase::Ending;
                             }
                         }
-                        Filled::Blocked => {}
+                        Filled::Blocked | Filled::Unclear => {}
                         Filled::End => {
                             cargo.source_ended()?;
                             self.moved_at = turn.now;
@@ -177,6 +198,11 @@ impl Flow {
         self.phase == Phase::Finished
     }
 
+    /// Whether bytes come as fast as they are taken.
+    pub fn is_bulk(&self) -> bool {
+        self.engine.pace() == Pace::Bulk
+    }
+
     /// Drops what is held: the sink is no more.
     pub fn give_up(&mut self) {
         self.phase = Phase::Finished;
@@ -206,6 +232,11 @@ impl Flow {
 
 #[cfg(test)]
 impl Flow {
+    /// As if much had come.
+    pub fn be_in_bulk(&mut self) {
+        self.engine.be_in_bulk();
+    }
+
     /// Bytes of memory that it owns.
     pub fn owned_bytes(&self) -> usize {
         self.engine.owned_bytes()

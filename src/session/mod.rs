@@ -13,6 +13,7 @@ use crate::error::{Outcome, Refusal, Side};
 use crate::limit::PerAddress;
 use crate::moment::{Date, Moment};
 use crate::plan::{BackendId, Plan, Timeouts};
+use crate::proto::adapt::Thresholds;
 use crate::stats::Stats;
 use crate::sys::Keepalive;
 
@@ -113,8 +114,12 @@ pub struct Turn<'a> {
     pub buffers: &'a mut Buffers,
     /// Where bytes are read to.
     pub scratch: &'a mut [u8],
-    /// Bytes that one direction may move in this turn.
+    /// Bytes that one direction may copy in this turn.
     pub flow_budget: usize,
+    /// Bytes that one direction may splice in this turn, what it has copied among them.
+    pub pump_budget: usize,
+    /// When a direction is in bulk.
+    pub thresholds: Thresholds,
     /// Random numbers: ids, choices.
     pub dice: &'a mut fastrand::Rng,
     /// The access log.

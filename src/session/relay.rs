@@ -215,6 +215,11 @@ impl<S: Socket> Relay<S> {
 
 #[cfg(test)]
 impl<S> Relay<S> {
+    /// As if much had come both ways.
+    pub fn be_in_bulk(&mut self) {
+        self.flows.iter_mut().for_each(Flow::be_in_bulk);
+    }
+
     /// Bytes of memory that its flows own.
     pub fn owned_bytes(&self) -> [usize; 2] {
         [self.flows[0].owned_bytes(), self.flows[1].owned_bytes()]
@@ -224,6 +229,8 @@ impl<S> Relay<S> {
 #[cfg(test)]
 mod tests {
     use super::super::Session;
+    #[cfg(feature = "splice")]
+    use super::super::script::again_in_bulk;
     use super::super::script::{Peer, Play, Rest};
     use super::*;
 
@@ -585,5 +592,80 @@ mod tests {
         play.run();
         play.wait(KEEPALIVE_AFTER);
         assert_eq!((play.rest, play.deadline), (Rest::Parked, None));
+    }
+
+    /// What a read would find a splice may not, and how many calls it takes is another matter; all else is the same.
+    #[cfg(feature = "splice")]
+    #[test]
+    fn all_of_this_holds_in_bulk() {
+        again_in_bulk(&[
+            bytes_pass_both_ways_and_nothing_is_owned_meanwhile,
+            bytes_that_came_behind_the_heads_are_the_first,
+            a_half_close_is_passed_on_behind_the_last_byte_in_every_order,
+            both_ends_may_end_in_one_turn,
+            a_half_close_waits_for_bytes_that_are_held,
+            no_more_is_read_than_the_other_side_takes,
+            one_direction_s_backpressure_does_not_hold_up_the_other,
+            a_spent_budget_yields_and_is_resumed_without_an_edge,
+            a_busy_direction_does_not_starve_the_other,
+            a_reset_becomes_a_reset_after_what_came_before_it,
+            a_reset_ends_the_session_though_bytes_are_in_flight_the_other_way,
+            a_reset_is_noticed_while_nobody_reads_that_end,
+            an_end_that_cannot_be_written_is_still_read,
+            two_failed_ends_are_one_end,
+            a_reset_behind_a_half_close_is_a_reset,
+            bytes_that_nobody_takes_stall_the_tunnel,
+            silence_both_ways_is_idle_and_bytes_either_way_are_not,
+            a_half_closed_tunnel_may_be_silent_for_so_long_and_live_for_longer,
+            a_tunnel_has_an_age,
+        ]);
+    }
+
+    #[cfg(feature = "splice")]
+    #[test]
+    fn in_bulk_bytes_are_spliced_up_to_urgent_data_and_copied_from_there() {
+        again_in_bulk(&[|| {
+            let mut play = tunnel();
+            play.client.sends("spliced, ");
+            play.run();
+            assert_eq!(play.client.wire().spliced, [9, 0]);
+            play.client.sends("spliced too, ");
+            play.client.sends_urgent();
+            // Its event is on its way: what a splice can get at it gets, and at the mark it would block.
+            let edges = std::mem::take(&mut play.client.wire().edges);
+            play.session.mark(Side::Client, Edges { readable: true, ..Edges::default() });
+            play.rest = Rest::Ready;
+            play.client.sends("copied");
+            play.client.wire().edges = Edges::default();
+            assert_eq!(play.run(), Rest::Parked);
+            assert_eq!(play.client.wire().spliced, [22, 0]);
+            assert_eq!(play.client.wire().arrived.len(), 6);
+            play.client.wire().edges = edges;
+            play.run();
+            assert_eq!(play.server().got(), "spliced, spliced too, copied");
+            assert_eq!(play.client.wire().spliced, [22, 0]);
+            play.server().sends("still spliced");
+            play.run();
+            assert_eq!((play.client.got(), play.server().wire().spliced[0]), ("still spliced".into(), 13));
+        }]);
+    }
+
+    /// A splice at urgent data with the end behind it is told that there is the end.
+    #[cfg(feature = "splice")]
+    #[test]
+    fn in_bulk_nothing_is_lost_between_urgent_data_and_the_end() {
+        again_in_bulk(&[|| {
+            let mut play = tunnel();
+            play.client.sends_urgent();
+            play.client.sends("last words");
+            play.client.ends();
+            let edges = std::mem::take(&mut play.client.wire().edges);
+            play.session.mark(Side::Client, Edges { readable: true, ..Edges::default() });
+            play.rest = Rest::Ready;
+            play.run();
+            play.client.wire().edges = edges;
+            play.run();
+            assert_eq!((play.server().got(), finished(play.server())), ("last words".into(), 1));
+        }]);
     }
 }

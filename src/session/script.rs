@@ -7,7 +7,7 @@
 //! [`Play`] stands in for the event loop: it lends a session its tools, settles what it asks for, and has a clock that
 //! moves when it is told to.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -28,8 +28,10 @@ use crate::error::{Outcome, Side};
 use crate::limit::PerAddress;
 use crate::moment::{Date, Moment};
 use crate::plan::{BackendId, Plan};
+use crate::proto::adapt::{THRESHOLDS, Thresholds};
 use crate::stats::Stats;
 use crate::sys::Keepalive;
+use crate::sys::splice::{self, Pipe};
 
 /// Room without end, as far as a test is concerned.
 pub const PLENTY: usize = usize::MAX / 2;
@@ -44,10 +46,15 @@ pub struct Wire {
     pub arrived: VecDeque<u8>,
     /// Behind `arrived` there will be no more.
     pub ended: bool,
+    /// So many bytes arrived before urgent data of which nobody has been told by a read.
+    urgent: Option<usize>,
     /// How many bytes a send takes.
     pub room: usize,
     /// A send came up short: room is announced.
     is_short: bool,
+    /// Whether it can be spliced, and the most that one splice moves, whatever there is: the slots of a pipe, a signal.
+    pub splices: bool,
+    pub splice_bytes_max: usize,
     /// `SO_ERROR`: told once, by whatever asks first.
     error: Option<ErrorKind>,
     /// The connection is gone: a send says so.
@@ -67,8 +74,10 @@ pub struct Wire {
     pub was_reset: bool,
     /// The socket was closed.
     pub closed: bool,
-    /// Calls of read(2) and of write(2).
+    /// Calls of read(2) and of write(2), and of splice(2) from and to.
     pub calls: [usize; 2],
+    /// Bytes that were spliced from it and to it.
+    pub spliced: [usize; 2],
     /// Edges that nobody has been told of.
     pub edges: Edges,
     /// What edges are told of.
@@ -88,8 +97,11 @@ pub fn pair() -> (Scripted, Peer) {
     let wire = Rc::new(RefCell::new(Wire {
         arrived: VecDeque::new(),
         ended: false,
+        urgent: None,
         room: PLENTY,
         is_short: false,
+        splices: false,
+        splice_bytes_max: PLENTY,
         error: None,
         is_dead: false,
         is_connected: true,
@@ -101,6 +113,7 @@ pub fn pair() -> (Scripted, Peer) {
         was_reset: false,
         closed: false,
         calls: [0; 2],
+        spliced: [0; 2],
         edges: Edges::default(),
         watch: Watch::Off,
     }));
@@ -117,6 +130,44 @@ impl Wire {
             None => Ok(()),
         }
     }
+
+    /// How much a read or a splice gets at: neither gets beyond urgent data.
+    fn arrives(&self) -> usize {
+        self.urgent.unwrap_or(PLENTY).min(self.arrived.len())
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        self.urgent = self.urgent.map(|before| before - count);
+        self.arrived.drain(..count).collect()
+    }
+
+    /// What a read or a splice is told where it gets at nothing.
+    fn nothing_arrives(&mut self) -> io::Result<usize> {
+        match (self.error.take(), self.ended) {
+            (Some(kind), _) => Err(kind.into()),
+            (None, true) => Ok(0),
+            (None, false) => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// How many bytes of so many a send takes.
+    fn takes(&mut self, bytes: usize) -> io::Result<usize> {
+        assert_eq!(self.finished, 0, "nothing is written behind a half-close");
+        self.interrupted()?;
+        if let Some(kind) = self.error.take() {
+            return Err(kind.into());
+        }
+        if self.is_dead {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        if !self.is_connected {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = bytes.min(self.room);
+        self.room -= count;
+        self.is_short |= count < bytes;
+        if count > 0 { Ok(count) } else { Err(ErrorKind::WouldBlock.into()) }
+    }
 }
 
 impl Socket for Scripted {
@@ -124,38 +175,52 @@ impl Socket for Scripted {
         let wire = &mut *self.0.borrow_mut();
         wire.calls[0] += 1;
         wire.interrupted()?;
-        let count = into.len().min(wire.arrived.len());
+        if wire.urgent == Some(0) {
+            wire.urgent = None; // the urgent byte itself is left out
+        }
+        let count = into.len().min(wire.arrives());
         if count > 0 {
-            into.iter_mut().zip(wire.arrived.drain(..count)).for_each(|(into, byte)| *into = byte);
+            let arrived = wire.take(count);
+            into[..count].copy_from_slice(&arrived);
             return Ok(count);
         }
-        match (wire.error.take(), wire.ended) {
-            (Some(kind), _) => Err(kind.into()),
-            (None, true) => Ok(0),
-            (None, false) => Err(ErrorKind::WouldBlock.into()),
-        }
+        wire.nothing_arrives()
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let wire = &mut *self.0.borrow_mut();
         wire.calls[1] += 1;
-        assert_eq!(wire.finished, 0, "nothing is written behind a half-close");
         assert!(!bytes.is_empty(), "there is something to write");
-        wire.interrupted()?;
-        if let Some(kind) = wire.error.take() {
-            return Err(kind.into());
-        }
-        if wire.is_dead {
-            return Err(ErrorKind::BrokenPipe.into());
-        }
-        if !wire.is_connected {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        let count = bytes.len().min(wire.room);
-        wire.room -= count;
+        let count = wire.takes(bytes.len())?;
         wire.got.extend_from_slice(&bytes[..count]);
-        wire.is_short |= count < bytes.len();
-        if count > 0 { Ok(count) } else { Err(ErrorKind::WouldBlock.into()) }
+        Ok(count)
+    }
+
+    fn splices(&self) -> bool {
+        self.0.borrow().splices && splice::IS_BUILT_IN
+    }
+
+    fn splice_in(&mut self, pipe: &mut Pipe, max: usize) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.calls[0] += 1;
+        wire.interrupted()?;
+        let count = max.min(wire.arrives()).min(wire.splice_bytes_max);
+        if count > 0 {
+            let arrived = wire.take(count);
+            assert_eq!(pipe.put(&arrived)?, count, "nothing that a test sends at once fills a pipe");
+            wire.spliced[0] += count;
+            return Ok(count);
+        }
+        wire.nothing_arrives()
+    }
+
+    fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.calls[1] += 1;
+        let count = wire.takes(pipe.held().min(wire.splice_bytes_max))?;
+        wire.got.extend(pipe.take(count));
+        wire.spliced[1] += count;
+        Ok(count)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
@@ -206,6 +271,14 @@ impl Peer {
         let wire = &mut *self.wire();
         wire.arrived.extend(bytes.as_ref());
         wire.edges.readable = true;
+    }
+
+    /// Sends urgent data: a byte that is none of the stream's.
+    pub fn sends_urgent(&self) {
+        let wire = &mut *self.wire();
+        wire.urgent = Some(wire.arrived.len());
+        wire.edges.readable = true;
+        wire.edges.read_closed = true;
     }
 
     /// Half-closes.
@@ -330,6 +403,17 @@ pub enum Rest {
     Over,
 }
 
+thread_local! {
+    static IN_BULK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs tests again with tunnels in which everything is spliced.
+pub fn again_in_bulk(tests: &[fn()]) {
+    IN_BULK.set(true);
+    tests.iter().for_each(|test| test());
+    IN_BULK.set(false);
+}
+
 /// One session, and what the loop is to it.
 pub struct Play {
     pub plan: Plan,
@@ -339,6 +423,7 @@ pub struct Play {
     pub buffers: Buffers,
     pub scratch: Vec<u8>,
     pub flow_budget: usize,
+    pub thresholds: Thresholds,
     dice: fastrand::Rng,
     journal: Journal,
     stats: Stats,
@@ -379,7 +464,18 @@ impl Play {
         });
         play.servers.push(server);
         play.ends().into_iter().for_each(|end| end.watch(Watch::Reads));
+        if IN_BULK.get() {
+            play.be_in_bulk();
+        }
         play
+    }
+
+    /// Everything is spliced from now on, where that is built in and nothing stands against it.
+    fn be_in_bulk(&mut self) {
+        self.thresholds = Thresholds { bulk_from_bytes: 1, light_below_bytes: 0 };
+        self.ends().iter().for_each(|end| end.wire().splices = true);
+        let Session::Relaying(relay) = &mut self.session else { panic!("a tunnel") };
+        relay.be_in_bulk();
     }
 
     fn new(
@@ -405,6 +501,7 @@ impl Play {
             buffers: Buffers::default(),
             scratch: vec![0; FILL_BYTES_MAX],
             flow_budget: FILL_BYTES_MAX,
+            thresholds: THRESHOLDS,
             dice: fastrand::Rng::with_seed(1),
             journal,
             lines,
@@ -445,6 +542,8 @@ impl Play {
             buffers: &mut self.buffers,
             scratch: &mut self.scratch,
             flow_budget: self.flow_budget,
+            pump_budget: self.flow_budget,
+            thresholds: self.thresholds,
             dice: &mut self.dice,
             journal: &mut self.journal,
             stats: &self.stats,

@@ -14,7 +14,8 @@ use std::net::{Shutdown, SocketAddr};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 
-use crate::sys::{self, Keepalive};
+use crate::sys::splice::Pipe;
+use crate::sys::{self, Keepalive, splice};
 
 /// What a transport needs of a socket. The kernel's sockets are one implementation, the tests' scripts another.
 pub trait Socket {
@@ -22,6 +23,12 @@ pub trait Socket {
     fn recv(&mut self, into: &mut [u8]) -> io::Result<usize>;
     /// As write(2).
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Whether bytes can be spliced from it and to it.
+    fn splices(&self) -> bool;
+    /// As splice(2) into an empty pipe, at most `max` bytes.
+    fn splice_in(&mut self, pipe: &mut Pipe, max: usize) -> io::Result<usize>;
+    /// As splice(2) out of a pipe that has bytes.
+    fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize>;
     /// Half-closes: tells the peer that no more will come.
     fn shutdown_write(&mut self) -> io::Result<()>;
     /// Lets the kernel find out whether the peer is still there.
@@ -67,6 +74,29 @@ impl Socket for Stream {
         match self {
             Stream::Tcp(stream) => sys::send(stream, bytes),
             Stream::Unix(stream) => sys::send(stream, bytes),
+        }
+    }
+
+    /// Unix sockets are copied: what a splice does at descriptors that are passed along (see `sys::recv_unix`), at
+    /// bytes out of band and at the bounds of messages has changed from kernel to kernel.
+    fn splices(&self) -> bool {
+        match self {
+            Stream::Tcp(_) => splice::IS_BUILT_IN,
+            Stream::Unix(_) => false,
+        }
+    }
+
+    fn splice_in(&mut self, pipe: &mut Pipe, max: usize) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => pipe.fill_from(stream, max),
+            Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => pipe.flush_to(stream),
+            Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -242,6 +272,53 @@ impl<S: Socket> Transport<S> {
                     self.ready.writable = count == bytes.len();
                     return Ok(count);
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ready.writable = false;
+                    return Ok(0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether bytes can be spliced from it. Not where a peer has ended or sent urgent data, at which a splice gets no
+    /// further: what is left there is for reads.
+    pub fn can_fill_a_pipe(&self) -> bool {
+        !self.ready.read_closed && self.socket.splices()
+    }
+
+    /// Whether bytes can be spliced to it.
+    pub fn can_empty_a_pipe(&self) -> bool {
+        self.socket.splices()
+    }
+
+    /// Splices once into an empty pipe. Fewer bytes than asked for do not say that there are no more: a pipe has slots,
+    /// and one may be taken by a single byte. An end is none before a read says so.
+    pub fn splice_in(&mut self, pipe: &mut Pipe, max: usize) -> io::Result<Received> {
+        debug_assert_eq!(pipe.held(), 0, "what would block is the socket");
+        loop {
+            match self.socket.splice_in(pipe, max) {
+                Ok(0) => return Ok(Received::End),
+                Ok(count) => return Ok(Received::Bytes(count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ready.readable = false;
+                    return Ok(Received::Blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Splices once out of a pipe that has bytes, and says how many were taken: 0 if there is no room for now. A part
+    /// of them does not say that there is no more room, as a signal cuts a splice short.
+    pub fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        debug_assert!(pipe.held() > 0, "there is something to splice");
+        loop {
+            match self.socket.splice_out(pipe) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.ready.writable = false;
                     return Ok(0);

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+pub mod splice;
+
 /// How the kernel is to find out that a TCP peer is gone without a word.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keepalive {

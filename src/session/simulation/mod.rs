@@ -8,6 +8,9 @@
 
 use fastrand::Rng;
 
+use super::script::{PLENTY, Play, Wire};
+use crate::proto::adapt::Thresholds;
+
 mod tunnel;
 mod whole;
 
@@ -42,4 +45,15 @@ fn noise(dice: &mut Rng, bytes_max: usize) -> Vec<u8> {
 /// How much may move at once: mostly so little that everything happens in pieces.
 fn budget(dice: &mut Rng) -> usize {
     if dice.u8(..8) == 0 { 100_000 } else { dice.usize(1..=9) }
+}
+
+/// A direction goes from one engine to the other every now and then.
+fn adapt_soon(play: &mut Play, dice: &mut Rng) {
+    play.thresholds = Thresholds { bulk_from_bytes: dice.usize(1..=9), light_below_bytes: dice.usize(..=9) };
+}
+
+/// A socket that may be spliced, or not, by slots of whatever size.
+fn may_be_spliced(wire: &mut Wire, dice: &mut Rng) {
+    wire.splices = dice.u8(..4) > 0;
+    wire.splice_bytes_max = if dice.bool() { dice.usize(1..=9) } else { PLENTY };
 }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use super::super::Session;
 use super::super::script::{PLENTY, Peer, Play, Rest};
-use super::{budget, for_seeds, noise};
+use super::{adapt_soon, budget, for_seeds, may_be_spliced, noise};
 use crate::error::Side;
 
 const SIDES: [Side; 2] = [Side::Client, Side::Server];
@@ -39,8 +39,10 @@ impl Tunnel {
         let mut play = Play::tunnel(CONFIG, &trailing[0], &trailing[1]);
         play.flow_budget = budget(dice);
         play.scratch.truncate(budget(dice));
+        adapt_soon(&mut play, dice);
         for peer in play.ends() {
             peer.wire().room = dice.usize(..20);
+            may_be_spliced(&mut peer.wire(), dice);
         }
         let lengths = [trailing[0].len(), trailing[1].len()];
         let ends = trailing.map(|sent| End { sent, ..End::default() });
@@ -76,7 +78,8 @@ impl Tunnel {
             20..40 => self.peer(end).takes(dice.usize(..12)),
             40..44 => self.end(end),
             44..48 => self.peer(end).nudges(),
-            48..51 => self.peer(end).wire().interrupts += dice.usize(..3),
+            48 if !self.ends[end].ended => self.peer(end).sends_urgent(),
+            49..51 => self.peer(end).wire().interrupts += dice.usize(..3),
             51..54 => drop(self.play.wait(Duration::from_millis(dice.u64(..1000)))),
             54 if may_fail => self.fail(end, dice),
             54..76 => drop(self.play.tell(SIDES[end])),
@@ -114,7 +117,9 @@ impl Tunnel {
             }
         }
         let Session::Relaying(relay) = &self.play.session else { return };
-        let fill_bytes_max = self.play.flow_budget.min(self.play.scratch.len());
+        let splices = (0..2).all(|end| self.peer(end).wire().splices);
+        let copied_bytes_max = self.play.flow_budget.min(self.play.scratch.len());
+        let fill_bytes_max = if splices { self.play.flow_budget } else { copied_bytes_max };
         for (end, owned_bytes) in relay.owned_bytes().into_iter().enumerate() {
             let held = self.between(end);
             assert!(held <= fill_bytes_max.max(self.trailing[end]), "{held} bytes are held");

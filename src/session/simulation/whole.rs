@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 use super::super::Session;
 use super::super::script::{CLIENT, Dial, PLENTY, Peer, Play, Rest};
-use super::{budget, for_seeds, noise};
+use super::{adapt_soon, budget, for_seeds, may_be_spliced, noise};
 use crate::error::Side;
 use crate::plan::{BackendId, PoolId};
 
@@ -222,7 +222,9 @@ impl World {
         play.dials.extend(servers.iter().map(|server| server.dial));
         play.flow_budget = budget(dice);
         play.scratch.truncate(budget(dice));
+        adapt_soon(&mut play, dice);
         play.client.wire().room = dice.usize(..20);
+        may_be_spliced(&mut play.client.wire(), dice);
         let fate = fate(request, &servers);
         World {
             play,
@@ -311,8 +313,11 @@ impl World {
         }
         let dialed = self.play.servers.len();
         self.play.turn();
-        if self.play.servers.len() > dialed && dice.bool() {
-            self.play.server().wire().room = dice.usize(..100);
+        if self.play.servers.len() > dialed {
+            may_be_spliced(&mut self.play.server().wire(), dice);
+            if dice.bool() {
+                self.play.server().wire().room = dice.usize(..100);
+            }
         }
     }
 
