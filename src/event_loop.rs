@@ -42,9 +42,9 @@ use crate::timer::Timers;
 /// Events taken from the kernel at once: beyond this a larger batch saves nothing, below it calls add up.
 const EVENTS_MAX: usize = 256;
 
-/// Sessions that may go on in a turn with what their last one did not allow. Each moves up to [`PUMP_BYTES_MAX`] both
-/// ways, so this is how much bulk may stand between a small message and its turn, however many tunnels are in bulk.
-const RESUMED_MAX: usize = 16;
+/// Bytes after which no further session goes on in bulk in this turn: so much may stand between a small message and its
+/// turn, and what one session may move both ways on top. A poll in between costs a microsecond, this takes hundreds.
+const RESUMED_BYTES_MAX: usize = 256 * 1024;
 
 /// Clients that one listener may bring in a turn, so that a crowd at the door does not stop those inside.
 const ACCEPT_BUDGET: usize = 64;
@@ -91,8 +91,11 @@ pub struct EventLoop {
     timers: Timers,
     /// Sessions to advance in this turn.
     ready: Vec<usize>,
-    /// Sessions that had more to do than their last turn allowed: they come behind what became ready meanwhile.
+    /// Sessions that had more to do than their last turn allowed, and those in bulk: they come behind what became ready
+    /// meanwhile.
     yielded: VecDeque<usize>,
+    /// Bytes that sessions have moved in this turn.
+    moved: usize,
     /// Slots to free at the end of the turn.
     ended: Vec<usize>,
     /// Accepting pauses until then.
@@ -216,6 +219,7 @@ impl EventLoop {
             timers: Timers::new(),
             ready: Vec::with_capacity(EVENTS_MAX),
             yielded: VecDeque::new(),
+            moved: 0,
             ended: Vec::new(),
             paused_until: None,
             undialed: VecDeque::new(),
@@ -265,21 +269,31 @@ impl EventLoop {
         if self.mark() {
             self.obey();
         }
-        let resumed = self.yielded.len().min(RESUMED_MAX);
+        let resumed = self.yielded.len();
         for index in 0..self.ready.len() {
             self.advance(self.ready[index]);
         }
         self.ready.clear();
-        for _ in 0..resumed {
-            if let Some(key) = self.yielded.pop_front() {
-                self.advance(key);
-            }
-        }
+        self.go_on(resumed);
         self.resume();
         self.accept();
         self.expire();
         self.reap();
         Ok(())
+    }
+
+    /// Lets sessions go on that had to wait, so many at most, and not beyond what may be moved.
+    fn go_on(&mut self, resumed: usize) {
+        self.moved = 0;
+        for _ in 0..resumed {
+            match self.yielded.pop_front() {
+                Some(key) => self.advance(key),
+                None => return,
+            }
+            if self.moved >= RESUMED_BYTES_MAX {
+                return;
+            }
+        }
     }
 
     /// How long the poll may sleep.
@@ -332,7 +346,11 @@ impl EventLoop {
             slot.session.mark(side, edges(event));
             if !slot.queued {
                 slot.queued = true;
-                self.ready.push(key);
+                if slot.session.is_bulk() {
+                    self.yielded.push_back(key);
+                } else {
+                    self.ready.push(key);
+                }
             }
         }
         self.more_events = count == EVENTS_MAX;
@@ -380,12 +398,14 @@ impl EventLoop {
             dice: &mut self.tools.dice,
             journal: &mut self.tools.journal,
             stats: &self.stats,
+            moved: 0,
         };
         let session = &mut slot.session;
         let worked = catch_unwind(AssertUnwindSafe(|| match work {
             Work::Advance => session.advance(&mut turn),
             Work::Expire => session.expire(&mut turn),
         }));
+        self.moved += turn.moved;
         worked.unwrap_or_else(|_| {
             self.stats.panicked();
             log::error!("a session has been ended by a bug of adit's; the others go on");

@@ -10,6 +10,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use adit::{Address, Config, Proxy, Status};
 use common::process::Process;
 use common::text::{Text, read_text, write_text};
 use common::{Backend, Client, Running, WAIT, start_tcp};
@@ -161,6 +162,69 @@ fn urgent_data_in_bulk_loses_no_other_byte_and_stops_nothing() {
         });
     }
     assert!(spliced(&proxy) > 0);
+}
+
+/// What a turn may move in bulk: sessions go on until 256 KiB have moved, and each moves 256 KiB both ways at most.
+const TURN_BYTES_MAX: u64 = (256 + 2 * 256) << 10;
+
+/// The test turns the proxy itself, so it knows what happens between a message and its turn.
+#[test]
+fn however_many_tunnels_are_in_bulk_a_small_message_does_not_wait_for_them_all() {
+    let backend = Backend::new();
+    let mut proxy =
+        Proxy::bind(Config::from_toml(&config(&backend.address())).unwrap().check().unwrap()).unwrap();
+    let Address::Tcp(address) = proxy.local_addrs()[0] else { panic!("a TCP address") };
+    let handle = proxy.handle();
+    let mut turn = || {
+        let before = handle.stats().bytes_spliced;
+        let status = proxy.turn(Some(Duration::ZERO)).expect("a turn");
+        assert_eq!(status, Status::Running);
+        handle.stats().bytes_spliced - before
+    };
+    let mut tunnels = Vec::from_iter((0..9).map(|_| {
+        let client = Client::connect(address).stream.into_inner();
+        let server = loop {
+            turn();
+            if let Some(server) = backend.try_accept() {
+                break server.stream.into_inner();
+            }
+        };
+        client.set_nonblocking(true).unwrap();
+        server.set_nonblocking(true).unwrap();
+        [client, server]
+    }));
+    let [mut client, mut server] = tunnels.pop().expect("one that is quiet");
+    let mut block = vec![b'x'; 1 << 20];
+    let until = Instant::now() + WAIT;
+    for round in 0..200 {
+        // Either each has something again, which is an edge for each, or they have never done with what they had.
+        let piece = if round < 100 { 200_000 } else { block.len() };
+        let mut under_way: usize = 0;
+        for [from, _] in &mut tunnels {
+            under_way += from.write(&block[..piece]).unwrap_or(0); // as much as there is room for
+        }
+        client.write_all(b"ping").expect("written");
+        let mut meanwhile = 0;
+        while server.read(&mut [0; 4]).is_err() {
+            let moved = turn();
+            assert!(moved <= TURN_BYTES_MAX, "{moved} bytes in one turn");
+            meanwhile += moved;
+            assert!(Instant::now() < until, "a small message stands still");
+        }
+        assert!(meanwhile <= 2 * TURN_BYTES_MAX, "{meanwhile} bytes ahead of a small message");
+        while under_way > 0 {
+            for [_, to] in &mut tunnels {
+                under_way = under_way.saturating_sub(to.read(&mut block).unwrap_or(0));
+            }
+            let moved = turn();
+            assert!(moved <= TURN_BYTES_MAX, "{moved} bytes in one turn");
+            assert!(Instant::now() < until, "{under_way} bytes stand still");
+            if round >= 100 {
+                break;
+            }
+        }
+    }
+    assert!(handle.stats().bytes_spliced > 64 << 20, "they were in bulk");
 }
 
 /// The binary, and how many pipes it has by itself or by inheritance.

@@ -85,6 +85,11 @@ impl<S: Socket> Exchange<S> {
         [&mut self.client, &mut self.server]
     }
 
+    /// Whether either direction is in bulk.
+    pub fn is_bulk(&self) -> bool {
+        self.up.flow.is_bulk() || self.down.is_bulk()
+    }
+
     /// Moves bytes both ways.
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
         // With the request passed on nobody reads the client, who may go away without our noticing.

@@ -110,6 +110,8 @@ impl Flow {
         at_end: AtEnd,
         turn: &mut Turn<'_>,
     ) -> Result<Standing, Trouble> {
+        // One that gets into bulk in this turn has spent what others are let move by then: it goes on behind them.
+        let may_splice = self.is_bulk() && !C::IS_READ && source.can_fill_a_pipe() && sink.can_empty_a_pipe();
         let mut moved = 0;
         loop {
             let view = View {
@@ -124,8 +126,7 @@ impl Flow {
                     self.note_flushed(flushed, turn.now);
                 }
                 Op::Fill => {
-                    let splices =
-                        self.is_bulk() && !C::IS_READ && source.can_fill_a_pipe() && sink.can_empty_a_pipe();
+                    let splices = may_splice && self.is_bulk();
                     let budget = if splices { turn.pump_budget } else { turn.flow_budget };
                     let reach = budget.saturating_sub(moved);
                     if reach == 0 {
@@ -142,6 +143,7 @@ impl Flow {
                     match filled {
                         Filled::Bytes { taken, flushed } => {
                             moved += taken;
+                            turn.moved += taken;
                             self.moved_at = turn.now;
                             self.flushed += flushed as u64;
                             if splices {

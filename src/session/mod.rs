@@ -126,6 +126,8 @@ pub struct Turn<'a> {
     pub journal: &'a mut Journal,
     /// The counters.
     pub stats: &'a Stats,
+    /// Bytes that were taken from sources in this turn.
+    pub moved: usize,
 }
 
 impl Turn<'_> {
@@ -225,6 +227,15 @@ impl<S: Socket> Session<S> {
             Session::Exchanging(exchange) => exchange.mark(side, edges),
             Session::Closing(closing) => closing.mark(side, edges),
             Session::Gone => {}
+        }
+    }
+
+    /// Whether it moves bytes as fast as they are taken, so that it can wait for those that do not.
+    pub fn is_bulk(&self) -> bool {
+        match self {
+            Session::Relaying(relay) => relay.is_bulk(),
+            Session::Exchanging(exchange) => exchange.is_bulk(),
+            Session::Opening(_) | Session::Closing(_) | Session::Gone => false,
         }
     }
 

@@ -78,6 +78,11 @@ impl<S: Socket> Relay<S> {
         self.ends.each_mut()
     }
 
+    /// Whether either direction is in bulk.
+    pub fn is_bulk(&self) -> bool {
+        self.flows[0].is_bulk() || self.flows[1].is_bulk()
+    }
+
     /// Moves bytes both ways until there is nothing to do for now.
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
         let mut standings = [Standing::Parked; 2];

@@ -547,6 +547,7 @@ impl Play {
             dice: &mut self.dice,
             journal: &mut self.journal,
             stats: &self.stats,
+            moved: 0,
         };
         work(&mut self.session, &mut turn)
     }
