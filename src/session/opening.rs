@@ -428,7 +428,7 @@ fn open<S: Socket>(
     turn.praise();
     story.handshake = Some(turn.now.since(story.accepted));
     turn.opened(&story);
-    Opened::Into(Session::Relaying(Relay::new([client, server], up, down, story, turn.now)))
+    Opened::Into(Session::Relaying(Relay::new([client, server], up, down, *story, turn.now)))
 }
 
 /// A browser says which page a request comes from; a route may let in only some. Where a tunnel is asked for the field

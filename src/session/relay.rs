@@ -53,15 +53,9 @@ fn side(end: usize) -> Side {
 impl<S: Socket> Relay<S> {
     /// A tunnel between a client and a server, with the bytes that are already on their way: `up` to the server, `down`
     /// to the client.
-    pub fn new(
-        ends: [Transport<S>; 2],
-        up: Vec<u8>,
-        down: Vec<u8>,
-        story: Box<Story>,
-        now: Moment,
-    ) -> Relay<S> {
+    pub fn new(ends: [Transport<S>; 2], up: Vec<u8>, down: Vec<u8>, story: Story, now: Moment) -> Relay<S> {
         let flows = [Flow::new(up, now), Flow::new(down, now)];
-        let note = Note::new(*story, now);
+        let note = Note::new(story, now);
         Relay { ends, flows, state: State::Whole, has_deadline: false, kept_alive: false, note }
     }
 

@@ -342,7 +342,7 @@ impl Peer {
         // Whoever looks for room and finds none is told when there is some, as by tcp_poll.
         wire.is_short |= watch == Watch::Both && wire.room == 0;
         let failed = wire.error.is_some();
-        let read_closed = wire.ended || failed;
+        let read_closed = wire.ended || failed || wire.urgent.is_some();
         let readable = !wire.arrived.is_empty() || read_closed || wire.is_dead;
         wire.edges = Edges { readable, writable: wire.is_connected && wire.room > 0, read_closed, failed };
     }
@@ -460,7 +460,7 @@ impl Play {
         let mut play = Play::new(config, client, |story, now| {
             let mut ends = [Transport::connected(near), Transport::connected(far)];
             ends.iter_mut().for_each(|end| end.watched(Watch::Reads));
-            Session::Relaying(Relay::new(ends, up.to_vec(), down.to_vec(), story, now))
+            Session::Relaying(Relay::new(ends, up.to_vec(), down.to_vec(), *story, now))
         });
         play.servers.push(server);
         play.ends().into_iter().for_each(|end| end.watch(Watch::Reads));
