@@ -22,21 +22,17 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use crate::balance::Balancer;
 use crate::error::{Outcome, Side, StartError};
-use crate::limit::PerAddress;
 use crate::listener::Listener;
 use crate::moment::{Date, Moment};
 use crate::plan::{Address, BackendId, Plan};
-use crate::proto::adapt;
-use crate::session::engine::{Buffers, FILL_BYTES_MAX, PUMP_BYTES_MAX};
-use crate::session::journal::{Journal, Sink};
+use crate::session::journal::Sink;
 use crate::session::opening::Opening;
 use crate::session::story::Story;
 use crate::session::transport::{Edges, Stream, Transport, Watch};
-use crate::session::{Holds, Next, Session, Turn};
+use crate::session::{Holds, Next, Session, Tools, Turn};
 use crate::stats::Stats;
-use crate::sys::{self, Keepalive};
+use crate::sys;
 use crate::timer::Timers;
 
 /// Events taken from the kernel at once: beyond this a larger batch saves nothing, below it calls add up.
@@ -63,6 +59,9 @@ const READS: Interest = Interest::READABLE.add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const READS: Interest = Interest::READABLE;
 
+/// How long the date is worked out from the time before it is read again, since somebody may set the machine's clock.
+const DATE_LASTS: Duration = Duration::from_secs(1);
+
 const WAKER: Token = Token(usize::MAX);
 
 /// What a handle may ask of the loop.
@@ -83,7 +82,6 @@ pub struct EventLoop {
     more_events: bool,
     commands: Receiver<Command>,
     plan: Arc<Plan>,
-    keepalive: Keepalive,
     listeners: Vec<Listener>,
     /// The first token of sessions: those below are the listeners'.
     first_session_token: usize,
@@ -94,8 +92,6 @@ pub struct EventLoop {
     /// Sessions that had more to do than their last turn allowed, and those in bulk: they come behind what became ready
     /// meanwhile.
     yielded: VecDeque<usize>,
-    /// Bytes that sessions have moved in this turn.
-    moved: usize,
     /// Slots to free at the end of the turn.
     ended: Vec<usize>,
     /// Accepting pauses until then.
@@ -108,17 +104,6 @@ pub struct EventLoop {
     phase: Phase,
     clock: Clock,
     tools: Tools,
-    stats: Arc<Stats>,
-}
-
-/// What sessions are lent while they work.
-struct Tools {
-    balancer: Balancer,
-    addresses: PerAddress,
-    buffers: Buffers,
-    scratch: Vec<u8>,
-    dice: fastrand::Rng,
-    journal: Journal,
 }
 
 /// A session and what the loop keeps beside it.
@@ -128,6 +113,8 @@ struct Slot {
     listener: u16,
     /// Whether it stands in a queue, so that it stands there once.
     queued: bool,
+    /// Whether it is in bulk, so that it stands behind the others.
+    bulk: bool,
     /// Whether it has ended; the slot is freed at the end of the turn.
     over: bool,
 }
@@ -150,25 +137,24 @@ enum Phase {
     Stopped,
 }
 
-/// The time, read once a turn; the date follows it, and is set anew every second.
+/// The time, read once a turn.
 struct Clock {
     /// When it began.
     start: Instant,
     now: Moment,
-    date: Date,
 }
 
 impl Clock {
-    fn read() -> Clock {
-        let now = Moment::START;
-        Clock { start: Instant::now(), now, date: Date { read_at: now, read: SystemTime::now() } }
+    fn start() -> Clock {
+        Clock { start: Instant::now(), now: Moment::START }
     }
 
     fn tick(&mut self) {
         self.now = Moment::START + self.start.elapsed();
-        if self.now.since(self.date.read_at) >= Duration::from_secs(1) {
-            self.date = Date { read_at: self.now, read: SystemTime::now() };
-        }
+    }
+
+    fn date(&self) -> Date {
+        Date { read_at: self.now, read: SystemTime::now() }
     }
 }
 
@@ -184,12 +170,13 @@ impl EventLoop {
     pub fn new(mut plan: Plan, commands: Receiver<Command>) -> Result<(EventLoop, Waker), StartError> {
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?;
-        let keepalive = Keepalive { time: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout };
+        let clock = Clock::start();
+        let tools = Tools::new(&plan, clock.date());
         let mut listeners = Vec::with_capacity(plan.listeners.len());
         for (index, listener) in plan.listeners.iter_mut().enumerate() {
             let failed = |error| StartError::Listen { address: listener.address.to_string(), error };
             let mut bound =
-                Listener::open(&listener.address, plan.tcp.backlog, &keepalive).map_err(failed)?;
+                Listener::open(&listener.address, plan.tcp.backlog, &tools.keepalive).map_err(failed)?;
             poll.registry()
                 .register(bound.source(), Token(index), Interest::READABLE)
                 .map_err(StartError::EventLoop)?;
@@ -198,20 +185,11 @@ impl EventLoop {
             log::info!("listening on {}", bound.address);
             listeners.push(bound);
         }
-        let tools = Tools {
-            balancer: Balancer::new(&plan),
-            addresses: PerAddress::new(plan.limits.max_connections_per_ip),
-            buffers: Buffers::default(),
-            scratch: vec![0; FILL_BYTES_MAX],
-            dice: fastrand::Rng::new(),
-            journal: Journal::default(),
-        };
         let event_loop = EventLoop {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             more_events: false,
             commands,
-            keepalive,
             first_session_token: listeners.len(),
             listeners,
             plan: Arc::new(plan),
@@ -219,15 +197,13 @@ impl EventLoop {
             timers: Timers::new(),
             ready: Vec::with_capacity(EVENTS_MAX),
             yielded: VecDeque::new(),
-            moved: 0,
             ended: Vec::new(),
             paused_until: None,
             undialed: VecDeque::new(),
             exhaustion_is_logged: false,
             phase: Phase::Serving,
-            clock: Clock::read(),
+            clock,
             tools,
-            stats: Arc::default(),
         };
         Ok((event_loop, waker))
     }
@@ -239,7 +215,7 @@ impl EventLoop {
 
     /// The counters.
     pub fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.stats)
+        Arc::clone(&self.tools.stats)
     }
 
     /// The clients that it serves at once.
@@ -266,6 +242,9 @@ impl EventLoop {
             Err(error) => return Err(error),
         }
         self.clock.tick();
+        if self.clock.now.since(self.tools.date.read_at) >= DATE_LASTS {
+            self.tools.date = self.clock.date();
+        }
         if self.mark() {
             self.obey();
         }
@@ -284,13 +263,13 @@ impl EventLoop {
 
     /// Lets sessions go on that had to wait, so many at most, and not beyond what may be moved.
     fn go_on(&mut self, resumed: usize) {
-        self.moved = 0;
+        self.tools.moved = 0;
         for _ in 0..resumed {
             match self.yielded.pop_front() {
                 Some(key) => self.advance(key),
                 None => return,
             }
-            if self.moved >= RESUMED_BYTES_MAX {
+            if self.tools.moved >= RESUMED_BYTES_MAX {
                 return;
             }
         }
@@ -346,7 +325,7 @@ impl EventLoop {
             slot.session.mark(side, edges(event));
             if !slot.queued {
                 slot.queued = true;
-                if slot.session.is_bulk() {
+                if slot.bulk {
                     self.yielded.push_back(key);
                 } else {
                     self.ready.push(key);
@@ -383,31 +362,18 @@ impl EventLoop {
         let plan = Arc::as_ref(&self.plan);
         let mut turn = Turn {
             now: self.clock.now,
-            date: &self.clock.date,
             plan,
             timeouts: &plan.listeners[usize::from(slot.listener)].timeouts,
-            keepalive: &self.keepalive,
-            balancer: &mut self.tools.balancer,
-            addresses: &mut self.tools.addresses,
             holds: &mut slot.holds,
-            buffers: &mut self.tools.buffers,
-            scratch: &mut self.tools.scratch,
-            flow_budget: FILL_BYTES_MAX,
-            pump_budget: PUMP_BYTES_MAX,
-            thresholds: adapt::THRESHOLDS,
-            dice: &mut self.tools.dice,
-            journal: &mut self.tools.journal,
-            stats: &self.stats,
-            moved: 0,
+            tools: &mut self.tools,
         };
         let session = &mut slot.session;
         let worked = catch_unwind(AssertUnwindSafe(|| match work {
             Work::Advance => session.advance(&mut turn),
             Work::Expire => session.expire(&mut turn),
         }));
-        self.moved += turn.moved;
         worked.unwrap_or_else(|_| {
-            self.stats.panicked();
+            self.tools.stats.panicked();
             log::error!("a session has been ended by a bug of adit's; the others go on");
             Next::Close(Outcome::Panicked)
         })
@@ -417,18 +383,15 @@ impl EventLoop {
     fn settle(&mut self, key: usize, mut next: Next) {
         loop {
             match next {
-                Next::Park { deadline } => {
-                    self.timers.set(key, deadline);
-                    return self.watch(key);
-                }
                 Next::Rest => return,
+                Next::Park { deadline } => break self.timers.set(key, deadline),
                 Next::Yield => {
                     let slot = &mut self.slots[key];
                     if !slot.queued {
                         slot.queued = true;
                         self.yielded.push_back(key);
                     }
-                    return self.watch(key);
+                    break;
                 }
                 Next::Dial(backend) => match self.dial(backend) {
                     Err(error) if sys::is_exhaustion(&error) => return self.put_off(key, backend, &error),
@@ -438,10 +401,13 @@ impl EventLoop {
                 Next::End => return self.close(key, None),
             }
         }
+        // It waits, if only for its turn.
+        let slot = &mut self.slots[key];
+        slot.bulk = slot.session.is_bulk();
+        self.watch(key);
     }
 
-    /// Sees to it that a session which is to wait, if only for its turn, is told of what it waits for. A socket that is
-    /// ready already is told of at once.
+    /// Sees to it that a session is told of what it waits for. A socket that is ready already is told of at once.
     fn watch(&mut self, key: usize) {
         let token = self.token(key, Side::Client).0;
         while let Some((side, socket, watch)) = self.slots[key].session.unwatched() {
@@ -519,11 +485,11 @@ impl EventLoop {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.over) else { return };
         slot.over = true;
         let session = std::mem::replace(&mut slot.session, Session::Gone);
-        self.stats.session_closed(slot.holds.tunnel);
+        self.tools.stats.session_closed(slot.holds.tunnel);
         // A session that has panicked may do so again.
         let story = catch_unwind(AssertUnwindSafe(|| session.close(slot.holds.backend))).unwrap_or_default();
         if let (Some(story), Some(outcome)) = (story, outcome) {
-            let (now, wall) = (self.clock.now, self.clock.date.at(self.clock.now));
+            let (now, wall) = (self.clock.now, self.tools.date.at(self.clock.now));
             self.tools.journal.close(&story, outcome, &self.plan, now, wall);
         }
         if let Some(backend) = slot.holds.backend {
@@ -611,8 +577,15 @@ impl EventLoop {
         let listener = index as u16; // a plan has no more
         let story = Box::new(Story::new(id, peer, listener, self.clock.now));
         let session = Session::Opening(Box::new(Opening::new(Transport::connected(stream), story)));
-        entry.insert(Slot { session, holds: Holds::default(), listener, queued: false, over: false });
-        self.stats.session_opened();
+        entry.insert(Slot {
+            session,
+            holds: Holds::default(),
+            listener,
+            queued: false,
+            bulk: false,
+            over: false,
+        });
+        self.tools.stats.session_opened();
         self.work(key, Work::Advance);
     }
 

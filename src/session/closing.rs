@@ -91,14 +91,14 @@ impl<S: Socket> Closing<S> {
                 turn.log_close(&story, &Outcome::Refused(refusal));
             }
         }
-        let mut budget = turn.flow_budget;
+        let mut budget = turn.tools.flow_budget;
         while self.client.is_readable() {
             if budget == 0 {
                 // One that never falls silent never parks, so that no timer would end this.
                 return if turn.now < self.deadline { Next::Yield } else { Next::End };
             }
-            let reach = budget.min(turn.scratch.len());
-            match self.client.read(&mut turn.scratch[..reach]) {
+            let reach = budget.min(turn.tools.scratch.len());
+            match self.client.read(&mut turn.tools.scratch[..reach]) {
                 Ok(Received::Bytes(count)) => budget -= count,
                 Ok(Received::Blocked) => {}
                 Ok(Received::End) | Err(_) => return Next::End, // nobody is left to be told, and all has been logged
@@ -184,7 +184,7 @@ mod tests {
     fn a_client_that_never_stops_is_left_at_the_deadline_all_the_same() {
         let mut play = refused();
         play.client.takes(PLENTY);
-        play.flow_budget = 10;
+        play.tools.flow_budget = 10;
         play.run();
         for _ in 0..100 {
             play.client.sends(vec![b'x'; 1000]);

@@ -258,11 +258,11 @@ impl Engine {
         let kept = strain(&mut scratch[..taken]).map_err(Trouble::Bytes)?;
         // No bytes, no write: of a body's framing nothing may be left.
         let flushed = if kept > 0 { sink.write(&scratch[..kept]).map_err(Trouble::Sink)? } else { 0 };
-        *self = if flushed < kept {
-            Engine::Bytes(pace, buffers.with(&scratch[flushed..kept]))
-        } else {
-            Engine::Empty(pace)
-        };
+        if flushed < kept {
+            *self = Engine::Bytes(pace, buffers.with(&scratch[flushed..kept]));
+        } else if let Engine::Empty(paced) = self {
+            *paced = pace; // there was room, so it is empty: nothing is dropped here
+        }
         Ok(Filled::Bytes { taken, flushed })
     }
 

@@ -30,7 +30,7 @@ impl Upload {
         server: &mut Transport<S>,
         turn: &mut Turn<'_>,
     ) -> Result<Standing, Outcome> {
-        match self.flow.advance(client, server, &mut self.body, AtEnd::LeaveOpen, turn) {
+        match self.flow.advance(client, server, &mut self.body, AtEnd::LeaveOpen, 0, turn) {
             Ok(standing) => Ok(standing),
             Err(Trouble::Sink(_)) => {
                 self.flow.give_up();
@@ -101,7 +101,7 @@ impl<S: Socket> Exchange<S> {
             Err(outcome) => return self.fail(outcome),
         };
         let down =
-            self.down.advance(&mut self.server, &mut self.client, &mut self.body, AtEnd::HalfClose, turn);
+            self.down.advance(&mut self.server, &mut self.client, &mut self.body, AtEnd::HalfClose, 0, turn);
         match down {
             Ok(Standing::Done) => Next::Linger(Outcome::Finished(Side::Server)),
             Ok(Standing::Spent) => Next::Yield,
@@ -380,19 +380,19 @@ mod tests {
         play.client.is_full();
         play.server().sends(vec![b'x'; 300_000]);
         assert_eq!(play.run(), Rest::Parked);
-        assert_eq!(play.server().wire().arrived.len(), 300_000 - play.scratch.len());
-        play.flow_budget = 10_000;
+        assert_eq!(play.server().wire().arrived.len(), 300_000 - play.tools.scratch.len());
+        play.tools.flow_budget = 10_000;
         play.yields = 0;
         play.client.takes(PLENTY);
         play.run();
         assert_eq!(play.client.got().len(), 300_000);
-        assert_eq!(play.yields, (300_000 - play.scratch.len()) / play.flow_budget);
+        assert_eq!(play.yields, (300_000 - play.tools.scratch.len()) / play.tools.flow_budget);
     }
 
     #[test]
     fn every_body_passes_with_a_budget_of_one_byte() {
         let mut play = Play::accepted(CONFIG);
-        play.flow_budget = 1;
+        play.tools.flow_budget = 1;
         play.client.sends(format!("{POST}body and more"));
         play.run();
         assert_eq!(body(&play.server().got()), "body");

@@ -1,8 +1,8 @@
 //! One direction of a session at work: performs what `proto::flow` decides, within a budget.
 
-use super::Turn;
 use super::engine::{Engine, Filled, Trouble};
 use super::transport::{Socket, Transport};
+use super::{Tools, Turn};
 use crate::moment::Moment;
 use crate::proto::adapt::Pace;
 use crate::proto::body::Body;
@@ -101,18 +101,20 @@ impl Flow {
         Flow { phase, ..Flow::new(held, now) }
     }
 
-    /// Moves bytes until it parks, has finished, or has spent the budget of this turn.
+    /// Moves bytes until it parks, has finished, or has spent the budget of this turn, of which it has `moved` so many
+    /// already.
     pub fn advance<S: Socket, C: Cargo>(
         &mut self,
         source: &mut Transport<S>,
         sink: &mut Transport<S>,
         cargo: &mut C,
         at_end: AtEnd,
+        mut moved: usize,
         turn: &mut Turn<'_>,
     ) -> Result<Standing, Trouble> {
         // One that gets into bulk in this turn has spent what others are let move by then: it goes on behind them.
-        let may_splice = self.is_bulk() && !C::IS_READ && source.can_fill_a_pipe() && sink.can_empty_a_pipe();
-        let mut moved = 0;
+        let was_bulk = moved == 0 && self.is_bulk();
+        let may_splice = was_bulk && !C::IS_READ && source.can_fill_a_pipe() && sink.can_empty_a_pipe();
         loop {
             let view = View {
                 held: self.engine.held(),
@@ -122,44 +124,17 @@ impl Flow {
             };
             match flow::next(self.phase, view) {
                 Op::Flush => {
-                    let flushed = self.engine.flush(sink, turn.buffers)?;
+                    let flushed = self.engine.flush(sink, &mut turn.tools.buffers)?;
                     self.note_flushed(flushed, turn.now);
                 }
                 Op::Fill => {
                     let splices = may_splice && self.is_bulk();
-                    let budget = if splices { turn.pump_budget } else { turn.flow_budget };
-                    let reach = budget.saturating_sub(moved);
-                    if reach == 0 {
-                        return Ok(Standing::Spent);
-                    }
-                    let filled = if splices {
-                        self.engine.pump(source, sink, reach, turn.buffers, turn.thresholds)?
-                    } else {
-                        let reach = reach.min(turn.scratch.len());
-                        let scratch = &mut turn.scratch[..reach];
-                        let strain = |bytes: &mut [u8]| cargo.strain(bytes);
-                        self.engine.fill(source, sink, scratch, turn.buffers, turn.thresholds, strain)?
+                    let budget = if splices { turn.tools.pump_budget } else { turn.tools.flow_budget };
+                    moved += match budget.saturating_sub(moved) {
+                        0 => return Ok(Standing::Spent),
+                        reach if splices => self.pump(source, sink, reach, turn)?,
+                        reach => self.copy(source, sink, cargo, reach, turn)?,
                     };
-                    match filled {
-                        Filled::Bytes { taken, flushed } => {
-                            moved += taken;
-                            turn.moved += taken;
-                            self.moved_at = turn.now;
-                            self.flushed += flushed as u64;
-                            if splices {
-                                turn.stats.spliced(taken);
-                            }
-                            if cargo.is_complete() {
-                                self.phase = Phase::Ending;
-                            }
-                        }
-                        Filled::Blocked | Filled::Unclear => {}
-                        Filled::End => {
-                            cargo.source_ended()?;
-                            self.moved_at = turn.now;
-                            self.phase = Phase::Ending;
-                        }
-                    }
                 }
                 Op::Finish => {
                     match at_end {
@@ -175,6 +150,59 @@ impl Flow {
                 Op::Done => return Ok(Standing::Done),
             }
         }
+    }
+
+    /// Copies what one read brings, `reach` bytes at most, and says how many it took. It must be open and hold nothing.
+    #[inline]
+    pub fn copy<S: Socket, C: Cargo>(
+        &mut self,
+        source: &mut Transport<S>,
+        sink: &mut Transport<S>,
+        cargo: &mut C,
+        reach: usize,
+        turn: &mut Turn<'_>,
+    ) -> Result<usize, Trouble> {
+        let Tools { scratch, buffers, thresholds, .. } = &mut *turn.tools;
+        let reach = reach.min(scratch.len());
+        let strain = |bytes: &mut [u8]| cargo.strain(bytes);
+        let filled = self.engine.fill(source, sink, &mut scratch[..reach], buffers, *thresholds, strain)?;
+        let taken = self.note_filled(filled, turn);
+        match filled {
+            Filled::Bytes { .. } if cargo.is_complete() => self.phase = Phase::Ending,
+            Filled::Bytes { .. } | Filled::Blocked | Filled::Unclear => {}
+            Filled::End => {
+                cargo.source_ended()?;
+                self.moved_at = turn.now;
+                self.phase = Phase::Ending;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Splices what one pump brings, `reach` bytes at most, and says how many it took.
+    fn pump<S: Socket>(
+        &mut self,
+        source: &mut Transport<S>,
+        sink: &mut Transport<S>,
+        reach: usize,
+        turn: &mut Turn<'_>,
+    ) -> Result<usize, Trouble> {
+        let Tools { buffers, thresholds, .. } = &mut *turn.tools;
+        let filled = self.engine.pump(source, sink, reach, buffers, *thresholds)?;
+        debug_assert!(filled != Filled::End, "an end is for a read to find");
+        let taken = self.note_filled(filled, turn);
+        turn.tools.stats.spliced(taken);
+        Ok(taken)
+    }
+
+    /// Counts what a fill has brought, and says how much was taken.
+    #[inline]
+    fn note_filled(&mut self, filled: Filled, turn: &mut Turn<'_>) -> usize {
+        let Filled::Bytes { taken, flushed } = filled else { return 0 };
+        turn.tools.moved += taken;
+        self.moved_at = turn.now;
+        self.flushed += flushed as u64;
+        taken
     }
 
     fn note_flushed(&mut self, flushed: usize, now: Moment) {
@@ -209,6 +237,11 @@ impl Flow {
     pub fn give_up(&mut self) {
         self.phase = Phase::Finished;
         self.engine = Engine::default();
+    }
+
+    /// Whether it holds nothing and is not in bulk.
+    pub fn is_light(&self) -> bool {
+        matches!(self.engine, Engine::Empty(Pace::Light))
     }
 
     /// Whether bytes wait for the sink.
@@ -270,7 +303,7 @@ mod tests {
         let mut flow = Flow::of_body(b"body".to_vec(), &Body::none(), play.now);
         assert!(!flow.is_open());
         let standing = play.lend(|_, turn| {
-            flow.advance(&mut near, &mut far, &mut Body::none(), AtEnd::LeaveOpen, turn).unwrap()
+            flow.advance(&mut near, &mut far, &mut Body::none(), AtEnd::LeaveOpen, 0, turn).unwrap()
         });
         assert_eq!(standing, Standing::Done);
         assert_eq!((sink.got(), sink.wire().finished), ("body".into(), 0));
@@ -289,7 +322,7 @@ mod tests {
             near.mark(std::mem::take(&mut source.wire().edges));
             far.mark(std::mem::take(&mut sink.wire().edges));
             play.lend(|_, turn| {
-                flow.advance(&mut near, &mut far, &mut Everything, AtEnd::HalfClose, turn).unwrap()
+                flow.advance(&mut near, &mut far, &mut Everything, AtEnd::HalfClose, 0, turn).unwrap()
             })
         };
         let since = |flow: &Flow| flow.stalled_since().map(|since| since.since(begun).as_secs());

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::balance::Balancer;
@@ -13,7 +14,7 @@ use crate::error::{Outcome, Refusal, Side};
 use crate::limit::PerAddress;
 use crate::moment::{Date, Moment};
 use crate::plan::{BackendId, Plan, Timeouts};
-use crate::proto::adapt::Thresholds;
+use crate::proto::adapt::{self, Thresholds};
 use crate::stats::Stats;
 use crate::sys::Keepalive;
 
@@ -32,7 +33,7 @@ pub mod story;
 pub mod transport;
 
 use closing::Closing;
-use engine::Buffers;
+use engine::{Buffers, FILL_BYTES_MAX, PUMP_BYTES_MAX};
 use exchange::Exchange;
 use journal::Journal;
 use opening::{Opened, Opening};
@@ -92,78 +93,105 @@ pub struct Holds {
     pub tunnel: bool,
 }
 
-/// What a session may use while it works: the loop's own, lent for a turn.
-pub struct Turn<'a> {
-    /// The time, read once a turn.
-    pub now: Moment,
+/// What the loop lends to every session, one after the other.
+pub struct Tools {
     /// The date, from a moment ago.
-    pub date: &'a Date,
-    /// The configuration.
-    pub plan: &'a Plan,
-    /// The waits of this session.
-    pub timeouts: &'a Timeouts,
+    pub date: Date,
     /// How the kernel finds out that a peer is gone.
-    pub keepalive: &'a Keepalive,
+    pub keepalive: Keepalive,
     /// The choice among servers.
-    pub balancer: &'a mut Balancer,
+    pub balancer: Balancer,
     /// Sessions per client address.
-    pub addresses: &'a mut PerAddress,
-    /// What this session holds.
-    pub holds: &'a mut Holds,
+    pub addresses: PerAddress,
     /// Buffers for bytes that have to wait.
-    pub buffers: &'a mut Buffers,
+    pub buffers: Buffers,
     /// Where bytes are read to.
-    pub scratch: &'a mut [u8],
-    /// Bytes that one direction may copy in this turn.
+    pub scratch: Vec<u8>,
+    /// Bytes that one direction may copy in a turn.
     pub flow_budget: usize,
-    /// Bytes that one direction may splice in this turn, what it has copied among them.
+    /// Bytes that one direction may splice in a turn, what it has copied among them.
     pub pump_budget: usize,
     /// When a direction is in bulk.
     pub thresholds: Thresholds,
     /// Random numbers: ids, choices.
-    pub dice: &'a mut fastrand::Rng,
+    pub dice: fastrand::Rng,
     /// The access log.
-    pub journal: &'a mut Journal,
+    pub journal: Journal,
     /// The counters.
-    pub stats: &'a Stats,
-    /// Bytes that were taken from sources in this turn.
+    pub stats: Arc<Stats>,
+    /// Bytes that were taken from sources.
     pub moved: usize,
+}
+
+impl Tools {
+    /// What the sessions of this plan need.
+    pub fn new(plan: &Plan, date: Date) -> Tools {
+        Tools {
+            date,
+            keepalive: Keepalive { time: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout },
+            balancer: Balancer::new(plan),
+            addresses: PerAddress::new(plan.limits.max_connections_per_ip),
+            buffers: Buffers::default(),
+            scratch: vec![0; FILL_BYTES_MAX],
+            flow_budget: FILL_BYTES_MAX,
+            pump_budget: PUMP_BYTES_MAX,
+            thresholds: adapt::THRESHOLDS,
+            dice: fastrand::Rng::new(),
+            journal: Journal::default(),
+            stats: Arc::default(),
+            moved: 0,
+        }
+    }
+}
+
+/// What a session has to work with in its turn.
+pub struct Turn<'a> {
+    /// The time, read once a turn.
+    pub now: Moment,
+    /// The configuration.
+    pub plan: &'a Plan,
+    /// The waits of this session.
+    pub timeouts: &'a Timeouts,
+    /// What this session holds.
+    pub holds: &'a mut Holds,
+    /// What is lent.
+    pub tools: &'a mut Tools,
 }
 
 impl Turn<'_> {
     /// The time as a date.
     pub fn wall(&self) -> SystemTime {
-        self.date.at(self.now)
+        self.tools.date.at(self.now)
     }
 
     /// Counts this session among those of a client's address, or says that they are too many.
     pub fn admit(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        if !self.addresses.admit(address) {
+        if !self.tools.addresses.admit(address) {
             return Err(Refusal::TooManyConnections);
         }
         debug_assert!(self.holds.address.is_none(), "a session is admitted once");
-        self.holds.address = self.addresses.is_limited().then(|| Box::new(address));
+        self.holds.address = self.tools.addresses.is_limited().then(|| Box::new(address));
         Ok(())
     }
 
     /// Counts this session among those of a backend, and no longer of the one before.
     pub fn lean_on(&mut self, backend: BackendId) {
         self.let_go();
-        self.balancer.opened(backend);
+        self.tools.balancer.opened(backend);
         self.holds.backend = Some(backend);
     }
 
     /// The session is no longer a backend's.
     pub fn let_go(&mut self) {
         if let Some(backend) = self.holds.backend.take() {
-            self.balancer.closed(backend);
+            self.tools.balancer.closed(backend);
         }
     }
 
     /// The backend that this session is counted for has failed it.
     pub fn blame(&mut self, reason: &str) {
         let Some(id) = self.holds.backend else { return };
-        let went_out = self.balancer.failed(self.plan, id, self.now);
+        let went_out = self.tools.balancer.failed(self.plan, id, self.now);
         let (server, upstream) = self.names(id);
         let what = if went_out { "failed and is out for now" } else { "failed" };
         log::warn!("server {server} of upstream {upstream} {what}: {reason}");
@@ -172,7 +200,7 @@ impl Turn<'_> {
     /// The backend that this session is counted for has answered.
     pub fn praise(&mut self) {
         let Some(id) = self.holds.backend else { return };
-        if self.balancer.succeeded(id) {
+        if self.tools.balancer.succeeded(id) {
             let (server, upstream) = self.names(id);
             log::info!("server {server} of upstream {upstream} is in again");
         }
@@ -187,15 +215,15 @@ impl Turn<'_> {
     /// A tunnel has opened: counts it and writes its line.
     pub fn opened(&mut self, story: &Story) {
         self.holds.tunnel = true;
-        self.stats.tunnel_opened();
+        self.tools.stats.tunnel_opened();
         let wall = self.wall();
-        self.journal.open(story, self.plan, self.now, wall);
+        self.tools.journal.open(story, self.plan, self.now, wall);
     }
 
     /// Writes the last line of a session.
     pub fn log_close(&mut self, story: &Story, outcome: &Outcome) {
         let wall = self.wall();
-        self.journal.close(story, outcome, self.plan, self.now, wall);
+        self.tools.journal.close(story, outcome, self.plan, self.now, wall);
     }
 }
 

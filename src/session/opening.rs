@@ -199,9 +199,9 @@ impl<S: Socket> Opening<S> {
         if !self.client.is_readable() {
             return Ok(Some(Next::Park { deadline: self.deadline(turn) }));
         }
-        let reach = (inbox_bytes_max - self.inbox.len()).min(turn.scratch.len());
-        match self.client.read(&mut turn.scratch[..reach]) {
-            Ok(Received::Bytes(count)) => self.inbox.extend_from_slice(&turn.scratch[..count]),
+        let reach = (inbox_bytes_max - self.inbox.len()).min(turn.tools.scratch.len());
+        match self.client.read(&mut turn.tools.scratch[..reach]) {
+            Ok(Received::Bytes(count)) => self.inbox.extend_from_slice(&turn.tools.scratch[..count]),
             Ok(Received::Blocked) => {}
             Ok(Received::End) => return Err(End::Close(Outcome::Gone)),
             Err(error) => {

@@ -26,8 +26,9 @@ pub struct Relay<S> {
     ends: [Transport<S>; 2],
     flows: [Flow; 2],
     state: State,
-    /// Whether the loop has a deadline for it that can only be too early.
-    has_deadline: bool,
+    /// Whether it is whole, holds nothing, is not in bulk, and the loop has a deadline for it that can only be too
+    /// early.
+    at_ease: bool,
     /// Whether the kernel watches over the server's connection.
     kept_alive: bool,
     /// What its last line will say.
@@ -56,7 +57,7 @@ impl<S: Socket> Relay<S> {
     pub fn new(ends: [Transport<S>; 2], up: Vec<u8>, down: Vec<u8>, story: Story, now: Moment) -> Relay<S> {
         let flows = [Flow::new(up, now), Flow::new(down, now)];
         let note = Note::new(story, now);
-        Relay { ends, flows, state: State::Whole, has_deadline: false, kept_alive: false, note }
+        Relay { ends, flows, state: State::Whole, at_ease: false, kept_alive: false, note }
     }
 
     /// Takes note of an event at one end.
@@ -78,15 +79,56 @@ impl<S: Socket> Relay<S> {
     }
 
     /// Moves bytes both ways until there is nothing to do for now.
+    #[inline]
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
+        let mut moved = [0; 2];
+        if self.at_ease {
+            // The hot path. What most turns are: one message one way, and nothing left on either side.
+            for (index, moved) in moved.iter_mut().enumerate() {
+                match self.pass_on(index, turn) {
+                    Ok(taken) => *moved = taken,
+                    Err(trouble) => return self.judge(index, &trouble, turn),
+                }
+            }
+            if self.is_quiet() {
+                return Next::Rest;
+            }
+        }
+        self.go_on(moved, turn)
+    }
+
+    /// Passes on what the end with this index has sent, if it has: a read and a write.
+    #[inline(always)]
+    fn pass_on(&mut self, index: usize, turn: &mut Turn<'_>) -> Result<usize, Trouble> {
+        let (flow, source, sink) = self.direction(index);
+        if !source.is_readable() {
+            return Ok(0);
+        }
+        flow.copy(source, sink, &mut Everything, turn.tools.flow_budget, turn)
+    }
+
+    /// The flow that begins at this end, its source and its sink.
+    #[inline(always)]
+    fn direction(&mut self, index: usize) -> (&mut Flow, &mut Transport<S>, &mut Transport<S>) {
+        let [a, b] = &mut self.ends;
+        let (source, sink) = if index == 0 { (a, b) } else { (b, a) };
+        (&mut self.flows[index], source, sink)
+    }
+
+    /// Whether neither end has anything to say, and no bytes wait.
+    fn is_quiet(&self) -> bool {
+        let ([a, b], [up, down]) = (&self.ends, &self.flows);
+        up.is_waiting(a) && down.is_waiting(b) && !a.is_failed() && !b.is_failed()
+    }
+
+    /// As [`advance`](Relay::advance) for all other turns, of which so many bytes have moved.
+    fn go_on(&mut self, moved: [usize; 2], turn: &mut Turn<'_>) -> Next {
+        let was_at_ease = std::mem::replace(&mut self.at_ease, false);
         let mut standings = [Standing::Parked; 2];
         for (index, standing) in standings.iter_mut().enumerate() {
-            // Most messages go one way, and cost the other no more than this look.
-            if !self.flows[index].is_waiting(&self.ends[index]) {
-                match self.step(index, turn) {
-                    Ok(reached) => *standing = reached,
-                    Err(next) => return next,
-                }
+            match self.step(index, moved[index], turn) {
+                Ok(reached) => *standing = reached,
+                Err(trouble) => return self.judge(index, &trouble, turn),
             }
         }
         if !matches!(self.state, State::Broken(..)) {
@@ -106,23 +148,21 @@ impl<S: Socket> Relay<S> {
                 Next::Close(Outcome::Finished(side(first.into())))
             }
             (_, [Standing::Spent, _] | [_, Standing::Spent]) => Next::Yield,
-            _ => self.park(turn), // one parked and the other parked or done
+            // One parked and the other parked or done. Where nothing is held and nothing has ended all limits move
+            // later only, so that one deadline will do until it comes, and a message costs no look at them. One in bulk
+            // is not spared, as the loop wants to know.
+            (state, _) => {
+                self.at_ease = matches!(state, State::Whole) && self.flows.iter().all(Flow::is_light);
+                if self.at_ease && was_at_ease {
+                    return Next::Rest;
+                }
+                Next::Park { deadline: self.deadline(turn) }
+            }
         }
     }
 
-    /// Waits. Where nothing is held and nothing has ended all limits move later only, so that one deadline will do
-    /// until it comes: a message costs no look at them.
-    fn park(&mut self, turn: &Turn<'_>) -> Next {
-        let is_easy = matches!(self.state, State::Whole) && !self.flows.iter().any(Flow::is_held);
-        if is_easy && self.has_deadline {
-            return Next::Rest;
-        }
-        self.has_deadline = is_easy;
-        Next::Park { deadline: self.deadline(turn) }
-    }
-
-    /// Moves bytes one way. `Err`: something has failed, and this is what follows.
-    fn step(&mut self, index: usize, turn: &mut Turn<'_>) -> Result<Standing, Next> {
+    /// Moves bytes one way, of which so many have moved in this turn.
+    fn step(&mut self, index: usize, moved: usize, turn: &mut Turn<'_>) -> Result<Standing, Trouble> {
         let at_end = match self.state {
             // Into an end that has failed goes nothing, and what it still sends ends in a reset.
             State::Broken(end, _) if usize::from(end) != index => return Ok(Standing::Done),
@@ -131,22 +171,24 @@ impl<S: Socket> Relay<S> {
             State::HalfClosed(_) if self.flows[1 - index].is_done() => AtEnd::LeaveOpen,
             State::Whole | State::HalfClosed(_) => AtEnd::HalfClose,
         };
-        let [a, b] = &mut self.ends;
-        let (source, sink) = if index == 0 { (a, b) } else { (b, a) };
-        let flow = &mut self.flows[index];
-        match flow.advance(source, sink, &mut Everything, at_end, turn) {
-            Ok(standing) => {
-                if matches!(self.state, State::Whole) && !flow.is_open() {
-                    self.state = State::HalfClosed(index as u8);
-                }
-                Ok(standing)
+        let (flow, source, sink) = self.direction(index);
+        let standing = flow.advance(source, sink, &mut Everything, at_end, moved, turn)?;
+        if matches!(self.state, State::Whole) && !self.flows[index].is_open() {
+            self.state = State::HalfClosed(index as u8);
+        }
+        Ok(standing)
+    }
+
+    /// What follows where a direction could not go on.
+    #[cold]
+    fn judge(&mut self, index: usize, trouble: &Trouble, turn: &mut Turn<'_>) -> Next {
+        match trouble {
+            Trouble::Source(error) => self.fail(index, error.kind()),
+            Trouble::Sink(error) if matches!(self.state, State::Broken(..)) => {
+                self.fail(1 - index, error.kind())
             }
-            Err(Trouble::Source(error)) => Err(self.fail(index, error.kind())),
-            Err(Trouble::Sink(error)) if matches!(self.state, State::Broken(..)) => {
-                Err(self.fail(1 - index, error.kind()))
-            }
-            Err(Trouble::Sink(error)) => Err(self.break_off(1 - index, error.kind(), turn)),
-            Err(Trouble::Bytes(_) | Trouble::Truncated) => unreachable!("a tunnel's bytes are not judged"),
+            Trouble::Sink(error) => self.break_off(1 - index, error.kind(), turn),
+            Trouble::Bytes(_) | Trouble::Truncated => unreachable!("a tunnel's bytes are not judged"),
         }
     }
 
@@ -154,7 +196,7 @@ impl<S: Socket> Relay<S> {
     fn break_off(&mut self, end: usize, error: io::ErrorKind, turn: &mut Turn<'_>) -> Next {
         self.state = State::Broken(end as u8, error);
         self.ends[end].mark(Edges { failed: true, ..Edges::default() });
-        self.advance(turn)
+        self.go_on([0; 2], turn)
     }
 
     /// Ends the session because of a failed end; the other is told by a reset.
@@ -190,7 +232,7 @@ impl<S: Socket> Relay<S> {
     pub fn expire(&mut self, turn: &Turn<'_>) -> Next {
         if !self.kept_alive && turn.now >= self.note.opened + KEEPALIVE_AFTER {
             self.kept_alive = true;
-            self.ends[1].keep_alive(turn.keepalive);
+            self.ends[1].keep_alive(&turn.tools.keepalive);
         }
         match reached(self.limits(turn.timeouts), turn.now) {
             Some(outcome) => Next::Close(outcome),
@@ -358,13 +400,13 @@ mod tests {
         play.client.sends(vec![b'x'; 200_000]);
         play.run();
         let left = play.client.wire().arrived.len();
-        assert_eq!(left, 200_000 - play.scratch.len(), "one buffer is held, and the rest is not read");
+        assert_eq!(left, 200_000 - play.tools.scratch.len(), "one buffer is held, and the rest is not read");
         play.server().takes(1);
         play.run();
         assert_eq!(play.client.wire().arrived.len(), left, "as long as one byte of it is held");
-        play.server().takes(play.scratch.len());
+        play.server().takes(play.tools.scratch.len());
         play.run();
-        assert_eq!(play.client.wire().arrived.len(), left - play.scratch.len());
+        assert_eq!(play.client.wire().arrived.len(), left - play.tools.scratch.len());
     }
 
     #[test]
@@ -382,7 +424,7 @@ mod tests {
     fn a_spent_budget_yields_and_is_resumed_without_an_edge() {
         for flow_budget in [1, 2, 3] {
             let mut play = tunnel();
-            play.flow_budget = flow_budget;
+            play.tools.flow_budget = flow_budget;
             play.client.sends("abcdef");
             play.client.ends();
             play.tell(Side::Client);
@@ -401,7 +443,7 @@ mod tests {
     #[test]
     fn a_busy_direction_does_not_starve_the_other() {
         let mut play = tunnel();
-        play.flow_budget = 1;
+        play.tools.flow_budget = 1;
         play.client.sends("aaaaaaaaaa");
         play.server().sends("b");
         play.tell(Side::Client);
@@ -415,7 +457,7 @@ mod tests {
         for end in [0, 1] {
             for flow_budget in [1, 100] {
                 let mut play = tunnel();
-                play.flow_budget = flow_budget;
+                play.tools.flow_budget = flow_budget;
                 let [failed, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
                 failed.sends("last words");
                 failed.resets();
@@ -460,7 +502,7 @@ mod tests {
         for end in [0, 1] {
             for flow_budget in [1, 2, 100] {
                 let mut play = tunnel();
-                play.flow_budget = flow_budget;
+                play.tools.flow_budget = flow_budget;
                 let [failed, other] = [play.ends()[end].clone(), play.ends()[1 - end].clone()];
                 // It has answered and gone: the answer is there, and a write finds nobody.
                 failed.wire().arrived.extend(b"the answer");

@@ -15,21 +15,17 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::engine::{Buffers, FILL_BYTES_MAX};
 use super::journal::Journal;
 use super::opening::Opening;
 use super::relay::Relay;
 use super::story::Story;
 use super::transport::{Edges, Socket, Transport, Watch};
-use super::{Holds, Next, Session, Turn};
+use super::{Holds, Next, Session, Tools, Turn};
 use crate::Config;
-use crate::balance::Balancer;
 use crate::error::{Outcome, Side};
-use crate::limit::PerAddress;
 use crate::moment::{Date, Moment};
 use crate::plan::{BackendId, Plan};
-use crate::proto::adapt::{THRESHOLDS, Thresholds};
-use crate::stats::Stats;
+use crate::proto::adapt::Thresholds;
 use crate::sys::Keepalive;
 use crate::sys::splice::{self, Pipe};
 
@@ -417,16 +413,8 @@ pub fn again_in_bulk(tests: &[fn()]) {
 /// One session, and what the loop is to it.
 pub struct Play {
     pub plan: Plan,
-    pub balancer: Balancer,
-    pub addresses: PerAddress,
     pub holds: Holds,
-    pub buffers: Buffers,
-    pub scratch: Vec<u8>,
-    pub flow_budget: usize,
-    pub thresholds: Thresholds,
-    dice: fastrand::Rng,
-    journal: Journal,
-    stats: Stats,
+    pub tools: Tools,
     lines: Arc<Mutex<Vec<String>>>,
     pub now: Moment,
     pub session: Session<Scripted>,
@@ -472,7 +460,7 @@ impl Play {
 
     /// Everything is spliced from now on, where that is built in and nothing stands against it.
     fn be_in_bulk(&mut self) {
-        self.thresholds = Thresholds { bulk_from_bytes: 1, light_below_bytes: 0 };
+        self.tools.thresholds = Thresholds { bulk_from_bytes: 1, light_below_bytes: 0 };
         self.ends().iter().for_each(|end| end.wire().splices = true);
         let Session::Relaying(relay) = &mut self.session else { panic!("a tunnel") };
         relay.be_in_bulk();
@@ -493,17 +481,12 @@ impl Play {
         journal.set_sink(Box::new(move |line| {
             written.lock().unwrap().push(String::from_utf8(line.to_vec()).expect("a line is text"));
         }));
+        let date = Date { read_at: now, read: SystemTime::UNIX_EPOCH };
+        let dice = fastrand::Rng::with_seed(1);
+        let tools = Tools { journal, dice, ..Tools::new(&plan, date) };
         Play {
-            balancer: Balancer::new(&plan),
-            addresses: PerAddress::new(plan.limits.max_connections_per_ip),
             holds: Holds::default(),
-            stats: Stats::default(),
-            buffers: Buffers::default(),
-            scratch: vec![0; FILL_BYTES_MAX],
-            flow_budget: FILL_BYTES_MAX,
-            thresholds: THRESHOLDS,
-            dice: fastrand::Rng::with_seed(1),
-            journal,
+            tools,
             lines,
             now,
             session: session(story, now),
@@ -530,24 +513,13 @@ impl Play {
 
     /// Lends the loop's tools.
     pub fn lend<T>(&mut self, work: impl FnOnce(&mut Session<Scripted>, &mut Turn<'_>) -> T) -> T {
+        self.tools.pump_budget = self.tools.flow_budget;
         let mut turn = Turn {
             now: self.now,
-            date: &Date { read_at: self.now, read: SystemTime::UNIX_EPOCH },
             timeouts: &self.plan.listeners[0].timeouts,
             plan: &self.plan,
-            keepalive: &Keepalive::default(),
-            balancer: &mut self.balancer,
-            addresses: &mut self.addresses,
             holds: &mut self.holds,
-            buffers: &mut self.buffers,
-            scratch: &mut self.scratch,
-            flow_budget: self.flow_budget,
-            pump_budget: self.flow_budget,
-            thresholds: self.thresholds,
-            dice: &mut self.dice,
-            journal: &mut self.journal,
-            stats: &self.stats,
-            moved: 0,
+            tools: &mut self.tools,
         };
         work(&mut self.session, &mut turn)
     }
@@ -661,13 +633,13 @@ impl Play {
         let story = std::mem::replace(&mut self.session, Session::Gone).close(self.holds.backend);
         assert_eq!(story.is_some(), outcome.is_some(), "a session has one last line: {outcome:?}");
         if let (Some(story), Some(outcome)) = (story, outcome) {
-            self.journal.close(&story, outcome, &self.plan, self.now, SystemTime::UNIX_EPOCH);
+            self.tools.journal.close(&story, outcome, &self.plan, self.now, SystemTime::UNIX_EPOCH);
         }
         if let Some(backend) = self.holds.backend.take() {
-            self.balancer.closed(backend);
+            self.tools.balancer.closed(backend);
         }
         if let Some(address) = self.holds.address.take() {
-            self.addresses.leave(*address);
+            self.tools.addresses.leave(*address);
         }
         self.deadline = None;
         Rest::Over

@@ -227,6 +227,7 @@ impl<S: Socket> Transport<S> {
     }
 
     /// Takes note of an event.
+    #[inline]
     pub fn mark(&mut self, edges: Edges) {
         self.ready.readable |= edges.readable || edges.read_closed || edges.failed;
         self.ready.writable |= edges.writable || edges.failed;
@@ -245,6 +246,7 @@ impl<S: Socket> Transport<S> {
     }
 
     /// Reads once. `into` is not empty.
+    #[inline]
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         debug_assert!(!into.is_empty(), "a read of nothing cannot be told from the end");
         loop {
@@ -265,6 +267,7 @@ impl<S: Socket> Transport<S> {
     }
 
     /// Writes once, and says how many bytes were taken: 0 if there is no room for now.
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.socket.send(bytes) {
@@ -350,9 +353,14 @@ impl<S: Socket> Transport<S> {
         self.socket.local_address()
     }
 
+    /// Whether an event has called it failed.
+    pub fn is_failed(&self) -> bool {
+        self.ready.failed
+    }
+
     /// The error of a socket that an event has called failed. Costs nothing on any other.
     pub fn take_failure(&mut self) -> Option<io::Error> {
-        if self.ready.failed { self.socket.take_error() } else { None }
+        if self.is_failed() { self.socket.take_error() } else { None }
     }
 
     /// Whether a dialed socket is connected: `None` while that is not settled. Where there is something to write, a

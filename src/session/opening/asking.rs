@@ -189,10 +189,10 @@ impl<S: Socket> Asking<S> {
         let bytes_max = turn.plan.limits.max_header_bytes;
         while self.server.is_readable() && self.outbox.is_empty() {
             // Not zero: a full reply without an end is refused below, one with it has been taken out.
-            let reach = (bytes_max - self.reply.len()).min(turn.scratch.len());
-            let ended = match self.server.read(&mut turn.scratch[..reach]) {
+            let reach = (bytes_max - self.reply.len()).min(turn.tools.scratch.len());
+            let ended = match self.server.read(&mut turn.tools.scratch[..reach]) {
                 Ok(Received::Bytes(count)) => {
-                    self.reply.extend_from_slice(&turn.scratch[..count]);
+                    self.reply.extend_from_slice(&turn.tools.scratch[..count]);
                     None
                 }
                 Ok(Received::Blocked) => None,

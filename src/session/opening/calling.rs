@@ -187,7 +187,7 @@ impl<S: Socket> Call<S> {
     /// Chooses the next server to try.
     fn choose(&mut self, story: &mut Story, turn: &mut Turn<'_>) -> Result<Next, Refusal> {
         let Errand { pool, key, .. } = self.errand;
-        match turn.balancer.choose(turn.plan, pool, key, &self.tried, turn.now, turn.dice) {
+        match turn.tools.balancer.choose(turn.plan, pool, key, &self.tried, turn.now, &mut turn.tools.dice) {
             Ok(backend) => {
                 self.tried.add(backend);
                 self.line = Line::Dialing;

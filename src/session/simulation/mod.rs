@@ -49,7 +49,8 @@ fn budget(dice: &mut Rng) -> usize {
 
 /// A direction goes from one engine to the other every now and then.
 fn adapt_soon(play: &mut Play, dice: &mut Rng) {
-    play.thresholds = Thresholds { bulk_from_bytes: dice.usize(1..=9), light_below_bytes: dice.usize(..=9) };
+    play.tools.thresholds =
+        Thresholds { bulk_from_bytes: dice.usize(1..=9), light_below_bytes: dice.usize(..=9) };
 }
 
 /// A socket that may be spliced, or not, by slots of whatever size.

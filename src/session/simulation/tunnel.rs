@@ -37,8 +37,8 @@ impl Tunnel {
         let trailing =
             [noise(dice, 12), noise(dice, 12)].map(|bytes| if dice.bool() { bytes } else { Vec::new() });
         let mut play = Play::tunnel(CONFIG, &trailing[0], &trailing[1]);
-        play.flow_budget = budget(dice);
-        play.scratch.truncate(budget(dice));
+        play.tools.flow_budget = budget(dice);
+        play.tools.scratch.truncate(budget(dice));
         adapt_soon(&mut play, dice);
         for peer in play.ends() {
             peer.wire().room = dice.usize(..20);
@@ -118,8 +118,8 @@ impl Tunnel {
         }
         let Session::Relaying(relay) = &self.play.session else { return };
         let splices = (0..2).all(|end| self.peer(end).wire().splices);
-        let copied_bytes_max = self.play.flow_budget.min(self.play.scratch.len());
-        let fill_bytes_max = if splices { self.play.flow_budget } else { copied_bytes_max };
+        let copied_bytes_max = self.play.tools.flow_budget.min(self.play.tools.scratch.len());
+        let fill_bytes_max = if splices { self.play.tools.flow_budget } else { copied_bytes_max };
         for (end, owned_bytes) in relay.owned_bytes().into_iter().enumerate() {
             let held = self.between(end);
             assert!(held <= fill_bytes_max.max(self.trailing[end]), "{held} bytes are held");

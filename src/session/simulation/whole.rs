@@ -220,8 +220,8 @@ impl World {
         }));
         let mut play = Play::accepted(&config);
         play.dials.extend(servers.iter().map(|server| server.dial));
-        play.flow_budget = budget(dice);
-        play.scratch.truncate(budget(dice));
+        play.tools.flow_budget = budget(dice);
+        play.tools.scratch.truncate(budget(dice));
         adapt_soon(&mut play, dice);
         play.client.wire().room = dice.usize(..20);
         may_be_spliced(&mut play.client.wire(), dice);
@@ -397,9 +397,9 @@ impl World {
     fn check_end(&mut self) {
         for index in 0..SERVERS {
             let id = BackendId { pool: PoolId(0), index: index as u16 };
-            assert_eq!(self.play.balancer.active(id), 0, "no server has this session any more");
+            assert_eq!(self.play.tools.balancer.active(id), 0, "no server has this session any more");
         }
-        assert!(self.play.addresses.admit(CLIENT.0.into()), "nor has the client's address");
+        assert!(self.play.tools.addresses.admit(CLIENT.0.into()), "nor has the client's address");
         assert!(
             self.play.client.wire().closed && self.play.servers.iter().all(|server| server.wire().closed)
         );
