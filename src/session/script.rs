@@ -404,6 +404,7 @@ thread_local! {
 }
 
 /// Runs tests again with tunnels in which everything is spliced.
+#[cfg(feature = "splice")]
 pub fn again_in_bulk(tests: &[fn()]) {
     IN_BULK.set(true);
     tests.iter().for_each(|test| test());
