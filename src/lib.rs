@@ -66,4 +66,4 @@ pub use plan::{Address, Plan};
 pub use proxy::{Handle, Proxy, Status};
 pub use session::engine::PIPE_DESCRIPTORS_MAX;
 pub use stats::Snapshot;
-pub use sys::raise_descriptor_limit;
+pub use sys::{raise_descriptor_limit, unmap_library_code};

@@ -98,6 +98,7 @@ fn serve(log: &Log, bind: impl FnOnce() -> Result<Proxy, StartError>) -> ExitCod
     if let Err(error) = signals::serve(signals, proxy.handle(), logs.access.clone()) {
         return fail(EXIT_START, format_args!("cannot start a thread: {error}"));
     }
+    adit::unmap_library_code();
     match proxy.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_BUG, format_args!("the event loop failed: {error}")),

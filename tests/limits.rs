@@ -88,6 +88,9 @@ const SPEAKERS: usize = 100;
 /// address kept for each is more.
 const TUNNEL_BYTES_MAX: u64 = 512;
 
+/// What a release build has in memory before anybody comes.
+const RESIDENT_KIB_MAX: u64 = 3_000;
+
 #[test]
 fn thousands_of_idle_tunnels_open_at_once_answer_and_leave_nothing_behind() {
     let descriptors = adit::raise_descriptor_limit().expect("the limit is known") as usize;
@@ -102,6 +105,8 @@ fn thousands_of_idle_tunnels_open_at_once_answer_and_leave_nothing_behind() {
         server.address
     ));
     let (descriptors, resident_kib) = (proxy.descriptors(), proxy.resident_kib());
+
+    assert!(resident_kib < RESIDENT_KIB_MAX || cfg!(debug_assertions), "{resident_kib} KiB at the start");
 
     let mut clients: Vec<Client> = (0..crowd)
         .map(|_| {

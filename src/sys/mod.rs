@@ -3,6 +3,9 @@
 
 #![allow(unsafe_code)]
 
+mod libraries;
+pub mod splice;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-pub mod splice;
+pub use libraries::unmap_library_code;
 
 /// How the kernel is to find out that a TCP peer is gone without a word.
 #[derive(Clone, Copy, Debug, Default)]
