@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+mod bench;
 mod client;
 mod control;
 mod flags;
@@ -31,6 +32,7 @@ Usage: loadgen backend [--listen ADDRESS] [--until-eof]
        loadgen bulk  --target ADDRESS --streams N --direction (up | down | both) --seconds S [--frame-bytes B] [--wait]
        loadgen mixed --target ADDRESS --echoes N --streams K --seconds S [--bytes B] [--frame-bytes B] [--wait]
        loadgen idle  --target ADDRESS --tunnels N
+       loadgen bench --adit FILE [options]: measures proxies with all of these; see loadgen bench --help
 
 backend and relay print {\"event\":\"listening\",\"address\":..} and serve until they are killed, with --until-eof until
 stdin ends. All others check the handshake and each byte of an echo, and of bulk the headers and the amount; they print
@@ -70,6 +72,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     };
     match command.as_str() {
         "backend" => backend::run(args),
+        "bench" => bench::run(args),
         "relay" => relay::run(args),
         "echo" => client::load::echo(args),
         "paced" => client::load::paced(args),
