@@ -5,6 +5,7 @@
 //! that moves on by one a round, and what is reported is the median. A run during which others used the machine is
 //! repeated, a bounded number of times, and left out.
 
+mod chart;
 mod exact;
 mod load;
 mod measure;
@@ -106,6 +107,9 @@ fn bench(options: &Options) -> Result<(), String> {
     report.about.seconds = begin.elapsed().as_secs_f64();
     print!("{}", report.table());
     write(&options.json, &report.json()?)?;
+    if let Some(folder) = &options.charts {
+        chart::draw(&report, folder)?;
+    }
     if broken.is_empty() { Ok(()) } else { Err(format!("{} rows were given up", broken.len())) }
 }
 

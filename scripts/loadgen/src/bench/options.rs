@@ -22,6 +22,7 @@ Usage: loadgen bench --adit FILE [--nginx FILE]... [--haproxy FILE]... [options]
                    instructions, instructions-64, instructions-churn, churn, bulk, bulk-up, bulk-down, bulk-both,
                    mixed, idle, size
   --json FILE      every run's values, and the report (target/bench/latest.json)
+  --charts DIR     draw bench-ratios.svg and bench-latency.svg there
 
 The proxy's CPU time is the kernel's account of its threads, its memory what it shares with nobody, system calls are
 counted by strace and user instructions by callgrind in runs of two lengths, whose difference is divided. The proxy has
@@ -44,6 +45,7 @@ pub struct Options {
     /// Names of rows or families; all where there is none.
     pub rows: Vec<String>,
     pub json: PathBuf,
+    pub charts: Option<PathBuf>,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ pub fn parse(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
         rounds: ROUNDS,
         rows: Vec::new(),
         json: PathBuf::from("target/bench/latest.json"),
+        charts: None,
     };
     while let Some(arg) = args.next()? {
         match arg {
@@ -73,6 +76,7 @@ pub fn parse(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error>
             Long("rounds") => rounds = Some(args.value()?.parse()?),
             Long("rows") => options.rows.extend(args.value()?.string()?.split(',').map(str::to_owned)),
             Long("json") => options.json = args.value()?.into(),
+            Long("charts") => options.charts = Some(args.value()?.into()),
             Short('h') | Long("help") => return Ok(None),
             Short(_) | Long(_) | Value(_) => return Err(arg.unexpected()),
         }
@@ -99,7 +103,7 @@ mod tests {
     #[test]
     fn everything_but_the_program_has_a_default() {
         let options = read("--adit a").unwrap().unwrap();
-        assert_eq!((options.rounds, options.quick), (5, false));
+        assert_eq!((options.rounds, options.quick, options.charts.clone()), (5, false, None));
         assert!(ROWS.iter().all(|row| options.wants(row)));
         assert_eq!(read("--adit a --quick").unwrap().unwrap().rounds, 1);
         assert_eq!(read("--adit a --quick --rounds 3").unwrap().unwrap().rounds, 3);
