@@ -6,7 +6,7 @@ use std::str::FromStr;
 use lexopt::prelude::*;
 
 /// Flags without a value.
-const SWITCHES: &[&str] = &["wait", "splice", "until-eof"];
+const SWITCHES: &[&str] = &["wait", "splice", "polite", "until-eof"];
 
 /// What was given on the command line, by name.
 pub struct Flags(Vec<(String, String)>);

@@ -28,7 +28,7 @@ Usage: loadgen backend [--listen ADDRESS] [--until-eof]
        loadgen relay --to ADDRESS [--splice] [--listen ADDRESS] [--until-eof]
        loadgen echo  --target ADDRESS --tunnels N --bytes B (--seconds S | --messages M) [--wait]
        loadgen paced --target ADDRESS --tunnels N --bytes B --rate R --seconds S [--wait]
-       loadgen churn --target ADDRESS --concurrency C (--seconds S | --tunnels N) [--wait]
+       loadgen churn --target ADDRESS --concurrency C (--seconds S | --tunnels N) [--polite] [--wait]
        loadgen bulk  --target ADDRESS --streams N --direction (up | down | both) --seconds S [--frame-bytes B] [--wait]
        loadgen mixed --target ADDRESS --echoes N --streams K --seconds S [--bytes B] [--frame-bytes B] [--wait]
        loadgen idle  --target ADDRESS --tunnels N
@@ -40,7 +40,7 @@ one line {\"event\":\"result\",..}, times in microseconds, and exit with 1 if an
 
   echo   a message on its way in each tunnel: the next when the last has come back; --messages is for all together
   paced  R messages a second, all together, each timed from when it was due
-  churn  opened, one echo of 64 bytes, closed: C at once
+  churn  opened, one echo of 64 bytes, ended (--polite: with a Close each way first): C at once
   bulk   frames without end, up to the backend, down from it, or both
   mixed  echoes beside streams both ways
   idle   opens, prints {\"event\":\"open\",..}, and does what stdin says: `carry B` is an echo of B bytes on each

@@ -235,6 +235,7 @@ fn with_wait_a_line_begins_the_measured_time_and_another_ends_the_tunnels() {
         "echo --tunnels 2 --bytes 64 --messages 10",
         "paced --tunnels 2 --bytes 64 --rate 100 --seconds 0.1",
         "churn --concurrency 2 --tunnels 10",
+        "churn --concurrency 2 --tunnels 10 --polite",
         "bulk --streams 2 --direction both --seconds 0.1",
         "mixed --echoes 2 --streams 2 --seconds 0.1",
     ] {
@@ -388,7 +389,12 @@ fn a_tunnel_that_ends_is_found() {
         }
     };
     check_wrong(ends, ECHO, "errors", "the tunnel ended");
-    check_wrong(rude, "churn --concurrency 1 --tunnels 1", "mismatches", "our Close was answered by []");
+    check_wrong(
+        rude,
+        "churn --concurrency 1 --tunnels 1 --polite",
+        "mismatches",
+        "our Close was answered by []",
+    );
 }
 
 #[test]

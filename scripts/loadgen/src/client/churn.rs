@@ -1,8 +1,10 @@
 //! Whole lives: opened, one echo, closed.
 //!
-//! A life ends as the RFC has it: Close from the client, Close from the backend, and the backend is the first to end
-//! the connection (RFC 6455, 7.1.1). So it is the backend's end that lingers in TIME-WAIT. Neither the proxy nor the
-//! client run short of ports: theirs are free at once, and nobody needs SO_LINGER.
+//! A life ends as most do out there: the client ends the connection without a word, and the backend does the same. With
+//! `--polite` it is as the RFC has it: Close from the client, Close from the backend, and the backend is the first to end
+//! the connection (RFC 6455, 7.1.1), which takes the proxy two more messages. Who ends first has an end that lingers in
+//! TIME-WAIT; on the loopback interface its port is free again after a second (`net.ipv4.tcp_tw_reuse`), so that neither
+//! the client nor the proxy run short, and nobody needs SO_LINGER.
 
 use std::error::Error;
 use std::io;
@@ -26,6 +28,7 @@ pub fn run(args: lexopt::Parser) -> Result<(), Box<dyn Error>> {
         Some(_) => None,
         None => Some(Duration::try_from_secs_f64(flags.must("seconds")?)?),
     };
+    let then = if flags.switch("polite") { Then::Close } else { Then::End };
     let wait = flags.switch("wait");
     flags.finish()?;
     let mut fleet = Fleet::new(target, Kit::new(MESSAGE_BYTES, FRAME_BYTES))?;
@@ -33,7 +36,7 @@ pub fn run(args: lexopt::Parser) -> Result<(), Box<dyn Error>> {
         report::tell(&Event::Ready);
         fleet.await_line()?;
     }
-    let outcome = measure(&mut fleet, concurrency, lives.unwrap_or(u64::MAX), time)?;
+    let outcome = measure(&mut fleet, concurrency, lives.unwrap_or(u64::MAX), time, then)?;
     report::tell(&Event::Result(Box::new(outcome)));
     if wait && !fleet.is_spoilt() {
         fleet.await_line()?;
@@ -41,7 +44,13 @@ pub fn run(args: lexopt::Parser) -> Result<(), Box<dyn Error>> {
     if fleet.is_spoilt() { Err("not all was as it must be".into()) } else { Ok(()) }
 }
 
-fn measure(fleet: &mut Fleet, concurrency: usize, lives: u64, time: Option<Duration>) -> io::Result<Outcome> {
+fn measure(
+    fleet: &mut Fleet,
+    concurrency: usize,
+    lives: u64,
+    time: Option<Duration>,
+    then: Then,
+) -> io::Result<Outcome> {
     let mut request = fleet.request("/echo");
     let start = Instant::now();
     let end = time.map(|time| start + time);
@@ -51,6 +60,7 @@ fn measure(fleet: &mut Fleet, concurrency: usize, lives: u64, time: Option<Durat
         end,
         last: start,
         latencies: Latencies::new(),
+        then,
         lives: 0,
         late: 0,
     };
@@ -99,6 +109,8 @@ struct Churn {
     end: Option<Instant>,
     last: Instant,
     latencies: Latencies,
+    /// How a life ends.
+    then: Then,
     lives: u64,
     /// Lives that ended behind the measured time.
     late: u64,
@@ -110,7 +122,7 @@ impl Mode for Churn {
     }
 
     fn echoed(&mut self, _: usize, _: Instant, _: Instant) -> Then {
-        Then::Close
+        self.then
     }
 
     fn closed(&mut self, index: usize) {

@@ -55,7 +55,10 @@ pub enum Then {
     Rest,
     /// A message, whose time counts from then.
     Send(Instant),
+    /// A goodbye, as the RFC has it.
     Close,
+    /// An end without a word.
+    End,
 }
 
 /// Decides what tunnels do.
@@ -314,6 +317,7 @@ impl Fleet {
             Then::Rest => Ok(()),
             Then::Send(started) => tunnel.send(&mut self.kit, started),
             Then::Close => tunnel.close(),
+            Then::End => tunnel.end(),
         };
         if let Err(trouble) = done {
             self.fail(index, &trouble);

@@ -1,6 +1,7 @@
 //! One tunnel from the client's end: opened, then an echo at a time or a stream, then closed politely.
 
 use std::io;
+use std::net::Shutdown;
 use std::time::Instant;
 
 use super::Trouble;
@@ -107,6 +108,8 @@ enum State {
     Stream(Box<Stream>),
     /// Close has been sent; what came since then.
     Closing(Vec<u8>),
+    /// The connection has been half-closed.
+    Ending,
 }
 
 struct Opening {
@@ -172,7 +175,7 @@ impl Tunnel {
     pub fn stream(&mut self) -> Option<&mut Stream> {
         match &mut self.state {
             State::Stream(stream) => Some(stream),
-            State::Opening(_) | State::Echo(_) | State::Closing(_) => None,
+            State::Opening(_) | State::Echo(_) | State::Closing(_) | State::Ending => None,
         }
     }
 
@@ -203,8 +206,17 @@ impl Tunnel {
                 stream.sender.put_between(&close);
                 stream.phase = Phase::Closing;
             }
-            State::Opening(_) | State::Closing(_) => unreachable!("only open tunnels are told to close"),
+            State::Opening(_) | State::Closing(_) | State::Ending => {
+                unreachable!("only open tunnels are told to close")
+            }
         }
+        Ok(())
+    }
+
+    /// Ends the connection without a word.
+    pub fn end(&mut self) -> Result<(), Trouble> {
+        self.wire.socket.shutdown(Shutdown::Write)?;
+        self.state = State::Ending;
         Ok(())
     }
 
@@ -221,6 +233,7 @@ impl Tunnel {
             State::Echo(exchange) => exchange.advance(&mut self.wire, kit),
             State::Stream(stream) => stream.advance(&mut self.wire, kit),
             State::Closing(got) => await_end(&mut self.wire, got, kit),
+            State::Ending => await_other_end(&mut self.wire, kit),
         }
     }
 }
@@ -292,6 +305,18 @@ impl Exchange {
         }
         Ok(Happened::Stand(Standing::Parked))
     }
+}
+
+/// Behind our end comes the other one.
+fn await_other_end(wire: &mut Wire, kit: &mut Kit) -> Result<Happened, Trouble> {
+    while wire.readable {
+        match wire.read(&mut kit.inbox.bytes)? {
+            Got::Nothing => {}
+            Got::End => return Ok(Happened::Closed),
+            Got::Bytes(_) => return Err(Trouble::Mismatch("something came behind the echo".into())),
+        }
+    }
+    Ok(Happened::Stand(Standing::Parked))
 }
 
 /// Behind our Close comes the other one, and then the end.
