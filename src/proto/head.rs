@@ -47,7 +47,11 @@ impl Scanner {
     /// Scans what has been added to `bytes` since the last call, and says how many bytes the head has once its end
     /// is there. `bytes` must begin where it began before.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        while let Some(&byte) = bytes.get(self.scanned) {
+        loop {
+            if let At::First | At::Line = self.at {
+                self.scanned += before_control(&bytes[self.scanned..]);
+            }
+            let Some(&byte) = bytes.get(self.scanned) else { return Ok(None) };
             self.scanned += 1;
             self.at = match (self.at, byte) {
                 (At::Start, b'\r') => At::StartCr,
@@ -75,13 +79,35 @@ impl Scanner {
                 (At::Line | At::Next, _) => At::Line,
             };
         }
-        Ok(None)
     }
 
     /// Where the first line ends: said once, when that has been scanned.
     pub fn found_first_line(&mut self) -> Option<usize> {
         self.first_line.take()
     }
+}
+
+/// How many bytes stand in front of the first control byte, HTAB counted as one. Heads have few of them, so eight bytes
+/// are looked at together: byte by byte the two heads of a handshake took 5,900 instructions of the opening's 44,000.
+fn before_control(bytes: &[u8]) -> usize {
+    /// Times a byte: that byte eight times.
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let mut rest = bytes;
+    while let Some((eight, behind)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        // In the high bit of each byte: whether it is below space, whether it is DEL. A subtraction borrows from the
+        // byte above one that is found, so the first find alone is sure, and is what we are after.
+        let below_space = word.wrapping_sub(EACH * 0x20) & !word;
+        let from_del = word ^ (EACH * 0x7f);
+        let is_del = from_del.wrapping_sub(EACH) & !from_del;
+        let found = (below_space | is_del) & (EACH * 0x80);
+        if found != 0 {
+            return bytes.len() - rest.len() + found.trailing_zeros() as usize / 8;
+        }
+        rest = behind;
+    }
+    let in_rest = rest.iter().position(|byte| byte.is_ascii_control());
+    bytes.len() - rest.len() + in_rest.unwrap_or(rest.len())
 }
 
 /// Control bytes that no head may hold: all but HTAB, DEL included (RFC 9110, 5.5). A chunked body's extensions and
@@ -425,6 +451,23 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\r\n", None),
         ] {
             assert_eq!(scan(bytes), Ok(end), "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_control_byte_is_found_wherever_it_stands() {
+        for (length, around) in (0..=20).zip([b' ', b'~', 0x80, 0xff].into_iter().cycle()) {
+            assert_eq!(before_control(&vec![around; length]), length, "none among {length} of {around}");
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    // What stands behind the first one must not matter.
+                    let mut bytes = vec![0x7f; length];
+                    bytes[..place].fill(around);
+                    bytes[place] = byte;
+                    let expected = if byte.is_ascii_control() { place } else { (place + 1).min(length) };
+                    assert_eq!(before_control(&bytes), expected, "{byte} in place {place} of {length}");
+                }
+            }
         }
     }
 
