@@ -222,16 +222,39 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 /// name, so that a head full of them would take as long as hundreds of others.
 const CONNECTION_OPTIONS_MAX: usize = 100;
 
-/// Refuses a `Connection` with too many members.
-pub fn judge_connection(fields: &Fields<'_>) -> Result<(), Fault> {
-    match fields.list("connection").nth(CONNECTION_OPTIONS_MAX) {
-        None => Ok(()),
-        Some(_) => Err("Connection has too many options"),
+/// What a head's `Connection` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection<'b> {
+    /// Whether `upgrade` is one of its options.
+    pub upgrade: bool,
+    /// The fields that it names as ones for this hop and that are not so anyway.
+    nominated: Vec<&'b [u8]>,
+}
+
+impl<'b> Connection<'b> {
+    /// Reads all of it, and refuses one with too many members.
+    pub fn read(fields: &Fields<'b>) -> Result<Connection<'b>, Fault> {
+        let mut connection = Connection::default();
+        for (before, option) in fields.list("connection").enumerate() {
+            if before == CONNECTION_OPTIONS_MAX {
+                return Err("Connection has too many options");
+            }
+            if option.eq_ignore_ascii_case(b"upgrade") {
+                connection.upgrade = true;
+            } else if !is_hop_by_hop(option) && may_be_nominated(option) {
+                connection.nominated.push(option);
+            }
+        }
+        Ok(connection)
+    }
+
+    fn nominates(&self, name: &str) -> bool {
+        self.nominated.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
 /// Whether a field belongs to one hop and is never passed on (RFC 9110, 7.6.1).
-pub fn is_hop_by_hop(name: &str) -> bool {
+pub fn is_hop_by_hop(name: impl AsRef<[u8]>) -> bool {
     const NAMES: [&str; 9] = [
         "connection",
         "keep-alive",
@@ -243,28 +266,27 @@ pub fn is_hop_by_hop(name: &str) -> bool {
         "upgrade",
         "http2-settings",
     ];
-    NAMES.iter().any(|hop| name.eq_ignore_ascii_case(hop))
+    NAMES.iter().any(|hop| name.as_ref().eq_ignore_ascii_case(hop.as_bytes()))
 }
 
 /// Whether `Connection` may name this field as one for a single hop. A client must not be able to take off what
 /// routes, identifies or frames its request.
-pub fn may_be_nominated(name: &str) -> bool {
+fn may_be_nominated(name: &[u8]) -> bool {
     const NEVER: [&str; 6] = ["host", "content-length", "cookie", "authorization", "x-real-ip", "forwarded"];
     const NEVER_PREFIX: [&str; 2] = ["sec-", "x-forwarded-"];
-    let begins =
-        |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never)) && !NEVER_PREFIX.iter().any(begins)
+    let is = |never: &str| name.eq_ignore_ascii_case(never.as_bytes());
+    let begins = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    !NEVER.into_iter().any(is) && !NEVER_PREFIX.into_iter().any(begins)
 }
 
-/// The fields that are passed on: not those of one hop, not those that `Connection` names, which [`judge_connection`]
-/// has found to be few.
-pub fn end_to_end<'h, 'b>(fields: &'h Fields<'b>) -> impl Iterator<Item = &'h Field<'b>> {
-    let nominated: Vec<&[u8]> = fields.list("connection").collect();
-    fields.iter().filter(move |field| {
-        let named = |&token: &&[u8]| token.eq_ignore_ascii_case(field.name.as_bytes());
-        let left_out = may_be_nominated(field.name) && nominated.iter().any(named);
-        !left_out && !is_hop_by_hop(field.name)
-    })
+/// The fields that are passed on: not those of one hop, not those that `Connection` names.
+pub fn end_to_end<'h, 'b>(
+    fields: &'h Fields<'b>,
+    connection: &'h Connection<'b>,
+) -> impl Iterator<Item = &'h Field<'b>> {
+    fields.iter().filter(|field| !is_hop_by_hop(field.name) && !connection.nominates(field.name))
 }
 
 /// Appends a field line to a head that is being written.
@@ -600,7 +622,9 @@ mod tests {
                     connection: sec-websocket-key,x-forwarded-for\r\nCookie: c\r\nSec-WebSocket-Key: k\r\n\
                     X-Forwarded-For: f\r\nUpgrade: websocket\r\nTE: trailers\r\nX-Stays: 1\r\n\r\n";
         let head = parse_request(text.as_bytes(), 100).unwrap();
-        let names: Vec<_> = end_to_end(&head.fields).map(|field| field.name).collect();
+        let connection = Connection::read(&head.fields).unwrap();
+        assert!(connection.upgrade);
+        let names: Vec<_> = end_to_end(&head.fields, &connection).map(|field| field.name).collect();
         assert_eq!(names, ["Host", "Cookie", "Sec-WebSocket-Key", "X-Forwarded-For", "X-Stays"]);
     }
 

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::head::{self, Fields, Framing, RequestHead, Version, put_field};
+use super::head::{self, Connection, Fields, Framing, RequestHead, Version, put_field};
 use super::target::{self, Host};
 use super::upgrade::{self, Accept};
 use crate::error::Refusal;
@@ -25,6 +25,8 @@ pub struct Request<'b> {
     pub host: Option<Host<'b>>,
     /// How long its body is; `Unsaid`: none.
     pub framing: Framing,
+    /// What it says about this hop.
+    pub connection: Connection<'b>,
 }
 
 /// What is asked of the server.
@@ -75,8 +77,8 @@ pub fn read<'b>(head: RequestHead<'b>) -> Result<Request<'b>, Refusal> {
         None => (host, host_as_matched),
     };
     let framing = head::framing(head.version, &head.fields).map_err(Refusal::BadRequest)?;
-    head::judge_connection(&head.fields).map_err(Refusal::BadRequest)?;
-    Ok(Request { head, target, authority, host, framing })
+    let connection = Connection::read(&head.fields).map_err(Refusal::BadRequest)?;
+    Ok(Request { head, target, authority, host, framing, connection })
 }
 
 impl Request<'_> {
@@ -126,9 +128,7 @@ impl Request<'_> {
 /// may ignore it (RFC 9110, 7.8): so `h2c` and `TLS` never reach one.
 pub fn wanted(request: &Request<'_>, route: &Route) -> Result<Wanted, Refusal> {
     let RequestHead { method, version, ref fields, .. } = request.head;
-    let asks = method == "GET"
-        && version == Version::Http11
-        && fields.list("connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    let asks = method == "GET" && version == Version::Http11 && request.connection.upgrade;
     let Some(protocol) = asks.then(|| carried(fields, route)).flatten() else {
         return Ok(Wanted::Plain);
     };
@@ -213,7 +213,7 @@ pub fn rebuild(request: &Request<'_>, wanted: &Wanted, intro: &Introduction<'_>,
         put_field(&mut out, "Host", request.authority.or(fallback).unwrap_or_default());
     }
     let mut length_is_written = false;
-    for field in head::end_to_end(fields) {
+    for field in head::end_to_end(fields, &request.connection) {
         let passed = match introduces(field.name) {
             Introduces::Nothing => true,
             Introduces::Ours | Introduces::Alias => false,

@@ -2,7 +2,7 @@
 //! client in its place.
 
 use super::body::{Body, Coding};
-use super::head::{self, Fault, Framing, ResponseHead, Version, put_field};
+use super::head::{self, Connection, Fault, Framing, ResponseHead, Version, put_field};
 use super::request::{Request, Wanted};
 
 /// What has to be remembered of a request to judge the response to it.
@@ -52,12 +52,11 @@ pub enum Answer {
 
 /// Judges a response head. What is wrong with it is the server's fault, and says which rule it broke.
 pub fn judge(head: &ResponseHead<'_>, asked: &Asked, trailer_bytes_max: u32) -> Result<Answer, Fault> {
-    head::judge_connection(&head.fields)?;
+    let connection = Connection::read(&head.fields)?;
     match (head.status, &asked.wanted) {
         (101, Wanted::Plain) => Err("the server switched protocols without being asked"),
         (101, Wanted::Upgrade { protocol, accept }) => {
-            let mut options = head.fields.list("connection");
-            if !options.any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+            if !connection.upgrade {
                 return Err("the server's 101 has no Connection: upgrade");
             }
             let mut offers = head.fields.list("upgrade");
@@ -71,12 +70,12 @@ pub fn judge(head: &ResponseHead<'_>, asked: &Asked, trailer_bytes_max: u32) -> 
                     Ok(_) | Err(_) => return Err("the server's Sec-WebSocket-Accept is wrong"),
                 }
             }
-            Ok(Answer::Tunnel(rebuild(head, Ending::Tunnel { protocol })))
+            Ok(Answer::Tunnel(rebuild(head, &connection, Ending::Tunnel { protocol })))
         }
         (100, _) if !asked.expects_continue => Ok(Answer::Unasked),
         // A client of HTTP/1.0 knows no interim responses (RFC 9110, 15.2).
         (100..=199, _) if asked.version == Version::Http10 => Ok(Answer::Unasked),
-        (100..=199, _) => Ok(Answer::Interim(rebuild(head, Ending::Interim))),
+        (100..=199, _) => Ok(Answer::Interim(rebuild(head, &connection, Ending::Interim))),
         _ => {
             let framing = head::framing(head.version, &head.fields)?;
             let bodyless = asked.head_only || matches!(head.status, 204 | 304);
@@ -90,7 +89,7 @@ pub fn judge(head: &ResponseHead<'_>, asked: &Asked, trailer_bytes_max: u32) -> 
                 }
                 Framing::Chunked => (Body::chunked(Coding::Pass, trailer_bytes_max), Ending::Chunked),
             };
-            Ok(Answer::Plain { status: head.status, head: rebuild(head, ending), body })
+            Ok(Answer::Plain { status: head.status, head: rebuild(head, &connection, ending), body })
         }
     }
 }
@@ -104,7 +103,7 @@ enum Ending<'a> {
 }
 
 /// Writes the head for the client from the parts of the server's.
-fn rebuild(head: &ResponseHead<'_>, ending: Ending<'_>) -> Vec<u8> {
+fn rebuild(head: &ResponseHead<'_>, connection: &Connection<'_>, ending: Ending<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.to_string().as_bytes());
@@ -113,7 +112,7 @@ fn rebuild(head: &ResponseHead<'_>, ending: Ending<'_>) -> Vec<u8> {
     out.extend_from_slice(b"\r\n");
     // A response without a body by its status has no length either (RFC 9110, 8.6).
     let mut length_is_written = matches!(head.status, 100..=199 | 204);
-    for field in head::end_to_end(&head.fields) {
+    for field in head::end_to_end(&head.fields, connection) {
         if !field.is("content-length") || !std::mem::replace(&mut length_is_written, true) {
             put_field(&mut out, field.name, field.value);
         }
