@@ -39,7 +39,8 @@ pub fn request_head(data: &[u8]) {
     for trusted in [false, true] {
         let intro =
             Introduction { peer: None, trusted, client: None, request_id: "id", host_fallback: "upstream" };
-        let rebuilt = request::rebuild(&request, &wanted, &intro, &route);
+        let mut rebuilt = Vec::new();
+        request::rebuild(&request, &wanted, &intro, &route, &mut rebuilt);
         assert_eq!(Scanner::default().scan(&rebuilt), Ok(Some(rebuilt.len())));
         let parsed = head::parse_request(&rebuilt, 200).expect("a rebuilt request is a request");
         let again = request::read(parsed).expect("a rebuilt request keeps the rules");

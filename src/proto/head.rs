@@ -291,10 +291,15 @@ pub fn end_to_end<'h, 'b>(
 
 /// Appends a field line to a head that is being written.
 pub fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
+    put_name(out, name);
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the front of a field line, up to its value.
+pub fn put_name(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
 }
 
 /// A field came twice that may come once.

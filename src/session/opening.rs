@@ -281,7 +281,7 @@ impl<S: Socket> Opening<S> {
             host_fallback: &pool.name,
         };
         let mut letter = self.preface(pool);
-        letter.extend(request::rebuild(&request, &wanted, &intro, route));
+        request::rebuild(&request, &wanted, &intro, route, &mut letter);
         let body = match (&wanted, request.framing) {
             (Wanted::Upgrade { .. }, _) | (_, Framing::Unsaid) => Body::none(),
             (Wanted::Plain, Framing::Length(length)) => Body::length(length),

@@ -222,7 +222,9 @@ fn rebuilt(lines: &str, intro: &Introduction<'_>, route: &Route) -> String {
     let text = text(lines);
     let request = read_text(&text).unwrap_or_else(|refusal| panic!("{lines}: {refusal:?}"));
     let wanted = wanted(&request, route).unwrap_or_else(|refusal| panic!("{lines}: {refusal:?}"));
-    let rebuilt = String::from_utf8(rebuild(&request, &wanted, intro, route)).unwrap();
+    let mut rebuilt = Vec::new();
+    rebuild(&request, &wanted, intro, route, &mut rebuilt);
+    let rebuilt = String::from_utf8(rebuilt).unwrap();
     rebuilt.strip_suffix("\r\n\r\n").expect("a whole head").replace("\r\n", "|")
 }
 
@@ -514,4 +516,22 @@ fn parameters_and_cookies_are_found_by_their_whole_name() {
     let cookie = |name: &str| request.cookie(name);
     assert_eq!([cookie("a"), cookie("b"), cookie("e")], [Some(&b"2"[..]), Some(b""), Some(b"f=g")]);
     assert_eq!([cookie("c"), cookie("f")], [None, None]);
+}
+
+#[test]
+fn an_address_is_written_as_everybody_writes_it() {
+    let written = |address: IpAddr| {
+        let mut out = Vec::new();
+        put_address(&mut out, address);
+        String::from_utf8(out).unwrap()
+    };
+    for octet in 0..=u8::MAX {
+        for octets in [[octet, 0, 10, 255], [1, octet, octet, 99], [100, 101, 109, octet]] {
+            let address = IpAddr::from(octets);
+            assert_eq!(written(address), address.to_string());
+        }
+    }
+    for address in ["::", "2001:db8::1", "::ffff:192.0.2.1"] {
+        assert_eq!(written(address.parse().unwrap()), address);
+    }
 }
