@@ -1,6 +1,6 @@
 //! What is remembered of a session for its log lines; in a tunnel, which lives for days, in as few bytes as it takes.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -65,11 +65,16 @@ impl Id {
     pub fn text(&self) -> String {
         match self {
             Id::Kept(text) => text.to_string(),
-            Id::Ours(bytes) => bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-                // Writing to a String cannot fail.
-                let _ = write!(text, "{byte:02x}");
-                text
-            }),
+            Id::Ours(bytes) => {
+                // `{:02x}` sixteen times is 4,000 instructions, a tenth of what an opening took.
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let mut text = [0; 32];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+                    pair.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]));
+                }
+                // Digits are ASCII.
+                std::str::from_utf8(&text).unwrap_or_default().to_owned()
+            }
         }
     }
 }
