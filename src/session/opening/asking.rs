@@ -65,6 +65,16 @@ pub struct Begun {
     pub head_bytes: usize,
 }
 
+impl Begun {
+    /// A head, behind interim responses that are still on their way to the client, and in front of what came with it.
+    fn new(outbox: Vec<u8>, head: Vec<u8>, behind: &[u8]) -> Begun {
+        let mut bytes = if outbox.is_empty() { head } else { [outbox, head].concat() };
+        let head_bytes = bytes.len();
+        bytes.extend_from_slice(behind);
+        Begun { bytes, head_bytes }
+    }
+}
+
 impl<S: Socket> Asking<S> {
     /// A server that has just been connected to, and has so much of the letter. What has arrived of the request's body
     /// is taken from the inbox.
@@ -227,29 +237,24 @@ impl<S: Socket> Asking<S> {
             };
             let judged = head::parse_response(&self.reply[..end], turn.plan.limits.max_headers)
                 .and_then(|head| response::judge(&head, asked, trailer_bytes_max(turn)));
-            let mut bytes = std::mem::take(&mut self.outbox);
+            let mut outbox = std::mem::take(&mut self.outbox);
             match judged {
                 Err(rule) => return Err(malformed(rule, turn)),
                 Ok(Answer::Tunnel(head)) => {
-                    bytes.extend(head);
-                    let head_bytes = bytes.len();
-                    bytes.extend_from_slice(&self.reply[end..]);
-                    return Ok(Heard::Tunnel(Begun { bytes, head_bytes }));
+                    return Ok(Heard::Tunnel(Begun::new(outbox, head, &self.reply[end..])));
                 }
                 Ok(Answer::Plain { status, head, mut body }) => {
-                    bytes.extend(head);
-                    let head_bytes = bytes.len();
                     let kept = match body.strain(&mut self.reply[end..]) {
                         Ok(strained) => strained.kept,
                         Err(error) => return Err(malformed(error.0, turn)),
                     };
-                    bytes.extend_from_slice(&self.reply[end..end + kept]);
-                    return Ok(Heard::Plain { status, down: Begun { bytes, head_bytes }, body });
+                    let down = Begun::new(outbox, head, &self.reply[end..end + kept]);
+                    return Ok(Heard::Plain { status, down, body });
                 }
-                Ok(Answer::Interim(head)) => bytes.extend(head),
+                Ok(Answer::Interim(head)) => outbox.extend(head),
                 Ok(Answer::Unasked) => {}
             }
-            self.outbox = bytes;
+            self.outbox = outbox;
             self.reply.drain(..end);
             self.scanner = Scanner::default();
             self.interim_responses += 1;
