@@ -52,26 +52,37 @@ enum Health {
     Out { since: Moment, retried: bool },
 }
 
-/// The backends that one session has tried already. Allocates nothing until there is one.
+/// The backends that one session has tried already. Allocates nothing for the first 64 of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tried(
-    /// A bit per backend of the session's pool.
-    Vec<u64>,
-);
+pub struct Tried {
+    /// A bit for each of the first 64 backends of the session's pool.
+    first: u64,
+    /// And for each of the others.
+    others: Vec<u64>,
+}
 
 impl Tried {
     /// Takes note of a try. A session has one pool, so only the place in it counts.
     pub fn add(&mut self, id: BackendId) {
         let (word, bit) = Tried::place(id.index.into());
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
+        match word.checked_sub(1) {
+            None => self.first |= bit,
+            Some(word) => {
+                if word >= self.others.len() {
+                    self.others.resize(word + 1, 0);
+                }
+                self.others[word] |= bit;
+            }
         }
-        self.0[word] |= bit;
     }
 
     fn contains(&self, index: usize) -> bool {
         let (word, bit) = Tried::place(index);
-        self.0.get(word).is_some_and(|bits| bits & bit != 0)
+        let bits = match word.checked_sub(1) {
+            None => self.first,
+            Some(word) => self.others.get(word).copied().unwrap_or_default(),
+        };
+        bits & bit != 0
     }
 
     fn place(index: usize) -> (usize, u64) {
