@@ -64,7 +64,7 @@ pub fn read<'b>(head: RequestHead<'b>) -> Result<Request<'b>, Refusal> {
         return Err(Refusal::ConnectMethod);
     }
     let target = target::parse(head.method, head.target).map_err(Refusal::BadRequest)?;
-    let host = match (head.fields.once("host"), head.version) {
+    let host = match (head.fields.once("Host"), head.version) {
         (Ok(Some(host)), _) => Some(host),
         (Ok(None), Version::Http10) => None,
         (Ok(None), Version::Http11) => return Err(Refusal::BadRequest("Host is missing")),
@@ -94,14 +94,14 @@ impl Request<'_> {
             && self
                 .head
                 .fields
-                .list("expect")
+                .list("Expect")
                 .any(|expectation| expectation.eq_ignore_ascii_case(b"100-continue"))
     }
 
     /// The request id that a trusted proxy gave it, if it is one that can be passed on and logged as it is.
     pub fn request_id(&self) -> Option<&str> {
         const ID_BYTES_MAX: usize = 128;
-        let id = self.head.fields.once("x-request-id").ok()??;
+        let id = self.head.fields.once("X-Request-ID").ok()??;
         let visible = id.iter().all(u8::is_ascii_graphic);
         if id.is_empty() || id.len() > ID_BYTES_MAX || !visible { None } else { std::str::from_utf8(id).ok() }
     }
@@ -114,7 +114,7 @@ impl Request<'_> {
 
     /// The value of a cookie, as it came; the first one of that name.
     pub fn cookie(&self, name: &str) -> Option<&[u8]> {
-        let cookies = self.head.fields.all("cookie").flat_map(|value| value.split(|&byte| byte == b';'));
+        let cookies = self.head.fields.all("Cookie").flat_map(|value| value.split(|&byte| byte == b';'));
         cookies
             .filter_map(|cookie| cookie.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
             .next()
@@ -149,9 +149,8 @@ pub fn wanted(request: &Request<'_>, route: &Route) -> Result<Wanted, Refusal> {
 
 /// The first protocol on offer that the route carries.
 fn carried<'r>(fields: &Fields<'_>, route: &'r Route) -> Option<&'r str> {
-    let known =
-        |offer: &[u8]| route.upgrade.iter().find(|known| offer.eq_ignore_ascii_case(known.as_bytes()));
-    fields.list("upgrade").find_map(known).map(String::as_str)
+    let known = |offer: &[u8]| route.upgrade.iter().find(|known| head::is_spelled(offer, known));
+    fields.list("Upgrade").find_map(known).map(String::as_str)
 }
 
 /// Whether a name begins with this one, whatever the case and with `_` for `-`: CGI makes `X_Real_IP` and `X-Real-IP`
@@ -220,7 +219,7 @@ pub fn rebuild(
     for part in [request.head.method, " ", &request.target.origin_form, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    if !fields.iter().any(|field| field.is("host")) && !changed("host") {
+    if !fields.iter().any(|field| field.is("Host")) && !changed("host") {
         // Whoever has no name for the server says so with an empty Host (RFC 9112, 3.2).
         let fallback = Some(intro.host_fallback.as_bytes()).filter(|name| target::authority(name).is_ok());
         put_field(out, "Host", request.authority.or(fallback).unwrap_or_default());
@@ -232,12 +231,12 @@ pub fn rebuild(
             Introduces::Ours | Introduces::Alias => false,
             Introduces::ByTrust => intro.trusted && !written_by_us(field.name),
         };
-        if !passed || changed(field.name) || (field.is("expect") && !request.expects_continue()) {
+        if !passed || changed(field.name) || (field.is("Expect") && !request.expects_continue()) {
             continue;
         }
-        if field.is("host") {
+        if field.is("Host") {
             put_field(out, field.name, request.authority.unwrap_or(field.value));
-        } else if !field.is("content-length") || !std::mem::replace(&mut length_is_written, true) {
+        } else if !field.is("Content-Length") || !std::mem::replace(&mut length_is_written, true) {
             put_field(out, field.name, field.value);
         }
     }
@@ -290,7 +289,7 @@ fn introduce(
     };
     put("X-Forwarded-For", &|out| {
         let mut separator = "";
-        let said = intro.trusted.then(|| fields.list("x-forwarded-for"));
+        let said = intro.trusted.then(|| fields.list("X-Forwarded-For"));
         for address in said.into_iter().flatten() {
             out.extend_from_slice(separator.as_bytes());
             out.extend_from_slice(address);
@@ -303,7 +302,7 @@ fn introduce(
     });
     put("X-Forwarded-Proto", &|out| out.extend_from_slice(scheme(request, intro)));
     put("X-Forwarded-Host", &|out| {
-        let host = said_by_trusted(request, intro, "x-forwarded-host").or(request.authority);
+        let host = said_by_trusted(request, intro, "X-Forwarded-Host").or(request.authority);
         out.extend_from_slice(host.unwrap_or_default());
     });
     put("X-Real-IP", &|out| {
@@ -342,7 +341,7 @@ fn said_by_trusted<'r>(request: &Request<'r>, intro: &Introduction<'_>, name: &s
 
 /// The scheme that the client used: ours, or what a trusted proxy said.
 fn scheme<'r>(request: &Request<'r>, intro: &Introduction<'_>) -> &'r [u8] {
-    said_by_trusted(request, intro, "x-forwarded-proto").unwrap_or(b"http")
+    said_by_trusted(request, intro, "X-Forwarded-Proto").unwrap_or(b"http")
 }
 
 /// A header value with its variables filled in.

@@ -59,13 +59,13 @@ pub fn judge(head: &ResponseHead<'_>, asked: &Asked, trailer_bytes_max: u32) -> 
             if !connection.upgrade {
                 return Err("the server's 101 has no Connection: upgrade");
             }
-            let mut offers = head.fields.list("upgrade");
+            let mut offers = head.fields.list("Upgrade");
             match (offers.next(), offers.next()) {
-                (Some(offer), None) if offer.eq_ignore_ascii_case(protocol.as_bytes()) => {}
+                (Some(offer), None) if head::is_spelled(offer, protocol) => {}
                 _ => return Err("the server's 101 switches to another protocol"), // none, several, or a wrong one
             }
             if let Some(accept) = accept {
-                match head.fields.once("sec-websocket-accept") {
+                match head.fields.once("Sec-WebSocket-Accept") {
                     Ok(Some(value)) if accept.is(value) => {}
                     Ok(_) | Err(_) => return Err("the server's Sec-WebSocket-Accept is wrong"),
                 }
@@ -114,7 +114,7 @@ fn rebuild(head: &ResponseHead<'_>, connection: &Connection<'_>, ending: Ending<
     // A response without a body by its status has no length either (RFC 9110, 8.6).
     let mut length_is_written = matches!(head.status, 100..=199 | 204);
     for field in head::end_to_end(&head.fields, connection) {
-        if !field.is("content-length") || !std::mem::replace(&mut length_is_written, true) {
+        if !field.is("Content-Length") || !std::mem::replace(&mut length_is_written, true) {
             put_field(&mut out, field.name, field.value);
         }
     }

@@ -42,10 +42,10 @@ impl Accept {
 /// Judges the `Sec-WebSocket-*` fields of a client's request (RFC 6455, 4.2.1) and says what the server must
 /// answer.
 pub fn judge_websocket(fields: &Fields<'_>) -> Result<Accept, Refusal> {
-    if fields.once("sec-websocket-version") != Ok(Some(b"13")) {
+    if fields.once("Sec-WebSocket-Version") != Ok(Some(b"13")) {
         return Err(Refusal::WebSocketVersion);
     }
-    let key = match fields.once("sec-websocket-key") {
+    let key = match fields.once("Sec-WebSocket-Key") {
         Ok(Some(key)) => key,
         Ok(None) => return Err(Refusal::BadRequest("Sec-WebSocket-Key is missing")),
         Err(_) => return Err(Refusal::BadRequest("Sec-WebSocket-Key is repeated")),

@@ -259,7 +259,7 @@ impl<S: Socket> Opening<S> {
         };
         let head = head::parse_request(head, turn.plan.limits.max_headers)?;
         // Before it is judged: a refusal is logged with it, and a HEAD gets an answer without a body.
-        self.story.asked(&head, head.fields.all("host").next(), turn.plan.log.query);
+        self.story.asked(&head, head.fields.all("Host").next(), turn.plan.log.query);
         let request = request::read(head)?;
         if request.target.authority.is_some() {
             self.story.asked(&request.head, request.authority, turn.plan.log.query);
@@ -308,7 +308,7 @@ impl<S: Socket> Opening<S> {
         if !route::is_trusted(&listener.trusted_proxies, peer) {
             return Ok(peer);
         }
-        let said = request.head.fields.all("x-forwarded-for");
+        let said = request.head.fields.all("X-Forwarded-For");
         let client = route::believed_client(&listener.trusted_proxies, peer, said);
         if let Some(id) = request.request_id() {
             self.story.id = Id::Kept(id.into());
@@ -435,7 +435,7 @@ fn open<S: Socket>(
 /// must be there, as it is what keeps other sites' pages out (RFC 6455, 10.2); a plain request often has none.
 fn judge_origin(request: &Request<'_>, wanted: &Wanted, route: &Route) -> Result<(), Refusal> {
     let refused = Refusal::Forbidden("this Origin is not allowed");
-    let origin = request.head.fields.once("origin");
+    let origin = request.head.fields.once("Origin");
     match (origin, wanted) {
         (Ok(None), Wanted::Plain) => Ok(()),
         (Ok(origin), _) if route::origin_allowed(route, origin) => Ok(()),
