@@ -627,6 +627,23 @@ fn a_proxy_header_is_required_in_however_many_pieces() {
     }
 }
 
+/// A PROXY header may be longer than a head, and what comes along with one is read before it is known to be a head.
+#[test]
+fn a_head_behind_a_proxy_header_has_the_limit_of_any_head() {
+    let config = CONFIG.replace("[limits]", "[limits]\nmax_header_bytes = 512").replacen(
+        "upstream = \"u\"\n",
+        "proxy_protocol = \"any\"\nupstream = \"u\"\n",
+        1,
+    );
+    let behind_header = |head_bytes: usize| {
+        let front = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+        let head = format!("{front}{}\r\n\r\n", "x".repeat(head_bytes - front.len() - 4));
+        sent_with(&config, &format!("PROXY TCP4 192.0.2.1 203.0.113.9 40000 443\r\n{head}"), [])
+    };
+    assert!(is_asked(&behind_header(512)));
+    check_refused(&mut behind_header(513), 431, "the request head is too large");
+}
+
 /// A server that answers before it has the whole request used to get the body behind the part of the head that it
 /// had: whoever sent the body wrote the rest of the head.
 #[test]
