@@ -81,8 +81,8 @@ pub enum Standing {
 pub struct Flow {
     phase: Phase,
     engine: Engine,
-    /// Bytes that the sink has taken.
-    flushed: u64,
+    /// Payload bytes that the sink has taken; below zero as long as it has not taken all of the head in front of them.
+    flushed: i64,
     /// When bytes, or the end, last came or went. While bytes are held none come, so then it is when the sink last took
     /// some, or when they began to wait for it.
     moved_at: Moment,
@@ -93,6 +93,12 @@ impl Flow {
     pub fn new(held: Vec<u8>, now: Moment) -> Flow {
         let engine = Engine::holding(held);
         Flow { phase: Phase::Open, engine, flushed: 0, moved_at: now }
+    }
+
+    /// Counts none of the first bytes that it carries: they are a head.
+    pub fn discount(mut self, head_bytes: u32) -> Flow {
+        self.flushed -= i64::from(head_bytes);
+        self
     }
 
     /// The flow of a body of which the first bytes have arrived already.
@@ -201,13 +207,13 @@ impl Flow {
         let Filled::Bytes { taken, flushed } = filled else { return 0 };
         turn.tools.moved += taken;
         self.moved_at = turn.now;
-        self.flushed += flushed as u64;
+        self.flushed += flushed as i64;
         taken
     }
 
     fn note_flushed(&mut self, flushed: usize, now: Moment) {
         if flushed > 0 {
-            self.flushed += flushed as u64;
+            self.flushed += flushed as i64;
             self.moved_at = now;
         }
     }
@@ -259,9 +265,9 @@ impl Flow {
         self.moved_at
     }
 
-    /// Bytes that the sink has taken.
+    /// Payload bytes that the sink has taken.
     pub fn flushed(&self) -> u64 {
-        self.flushed
+        self.flushed.max(0) as u64
     }
 }
 

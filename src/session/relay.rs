@@ -55,7 +55,8 @@ impl<S: Socket> Relay<S> {
     /// A tunnel between a client and a server, with the bytes that are already on their way: `up` to the server, `down`
     /// to the client.
     pub fn new(ends: [Transport<S>; 2], up: Vec<u8>, down: Vec<u8>, story: Story, now: Moment) -> Relay<S> {
-        let flows = [Flow::new(up, now), Flow::new(down, now)];
+        let [up_head, down_head] = story.overhead;
+        let flows = [Flow::new(up, now).discount(up_head), Flow::new(down, now).discount(down_head)];
         let note = Note::new(story, now);
         Relay { ends, flows, state: State::Whole, at_ease: false, kept_alive: false, note }
     }

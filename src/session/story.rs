@@ -178,7 +178,8 @@ impl Display for Client {
 
 /// A story as short as a tunnel keeps it, until its last line.
 ///
-/// It says no backend: the tunnel is counted for it, so that the loop knows.
+/// It says no backend: the tunnel is counted for it, so that the loop knows. Nor how long heads were: a tunnel's flows
+/// count payload only.
 #[derive(Debug)]
 pub struct Note {
     /// When the tunnel opened.
@@ -192,7 +193,6 @@ pub struct Note {
     client: Client,
     listener: u16,
     status: Option<NonZeroU16>,
-    overhead: [u32; 2],
 }
 
 impl Note {
@@ -213,7 +213,6 @@ impl Note {
             client,
             listener: story.listener,
             status: story.status.and_then(NonZeroU16::new),
-            overhead: story.overhead,
         }
     }
 
@@ -230,7 +229,6 @@ impl Note {
             forwarded,
             status: self.status.map(NonZeroU16::get),
             handshake: Some(self.opened.since(self.accepted)),
-            overhead: self.overhead,
             id: if kept.is_empty() {
                 Id::Ours(self.id)
             } else {
@@ -267,7 +265,7 @@ mod tests {
         check_noted(|story| story.peer = None);
         check_noted(|story| story.peer = Some("[2001:db8::1]:443".parse().unwrap()));
         check_noted(|story| story.forwarded = Some("2001:db8::2".parse().unwrap()));
-        check_noted(|story| (story.status, story.overhead) = (Some(101), [1, u32::MAX]));
+        check_noted(|story| story.status = Some(101));
         check_noted(|story| story.id = Id::Kept("from elsewhere".into()));
         check_noted(|story| (story.request, story.ends) = (Some((*b"GETa/").into()), [3, 4, 5]));
         check_noted(|story| {
