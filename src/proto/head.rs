@@ -50,6 +50,15 @@ impl Scanner {
         loop {
             if let At::First | At::Line = self.at {
                 self.scanned += before_control(&bytes[self.scanned..]);
+                // A line that ends in front of another one, as most do, in one step instead of three.
+                if let [b'\r', b'\n', b'!'..=b'~', ..] = bytes[self.scanned..] {
+                    self.scanned += 2;
+                    if let At::First = self.at {
+                        self.first_line = Some(self.scanned);
+                        self.at = At::Line;
+                    }
+                    continue;
+                }
             }
             let Some(&byte) = bytes.get(self.scanned) else { return Ok(None) };
             self.scanned += 1;
@@ -241,14 +250,18 @@ impl<'b> Connection<'b> {
     /// Reads all of it, and refuses one with too many members.
     pub fn read(fields: &Fields<'b>) -> Result<Connection<'b>, Fault> {
         let mut connection = Connection::default();
-        for (before, option) in fields.list("Connection").enumerate() {
-            if before == CONNECTION_OPTIONS_MAX {
-                return Err("Connection has too many options");
-            }
-            if is_spelled(option, "Upgrade") {
-                connection.upgrade = true;
-            } else if !is_hop_by_hop(option) && may_be_nominated(option) {
-                connection.nominated.push(option);
+        let mut options = 0;
+        for value in fields.all("Connection") {
+            for option in members(value) {
+                if options == CONNECTION_OPTIONS_MAX {
+                    return Err("Connection has too many options");
+                }
+                options += 1;
+                if is_spelled(option, "Upgrade") {
+                    connection.upgrade = true;
+                } else if !is_hop_by_hop(option) && may_be_nominated(option) {
+                    connection.nominated.push(option);
+                }
             }
         }
         Ok(connection)

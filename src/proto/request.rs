@@ -90,12 +90,9 @@ impl Request<'_> {
 
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
     pub fn expects_continue(&self) -> bool {
-        self.head.version == Version::Http11
-            && self
-                .head
-                .fields
-                .list("Expect")
-                .any(|expectation| expectation.eq_ignore_ascii_case(b"100-continue"))
+        let waits =
+            |value| head::members(value).any(|expectation| expectation.eq_ignore_ascii_case(b"100-continue"));
+        self.head.version == Version::Http11 && self.head.fields.all("Expect").any(waits)
     }
 
     /// The request id that a trusted proxy gave it, if it is one that can be passed on and logged as it is.
@@ -150,7 +147,7 @@ pub fn wanted(request: &Request<'_>, route: &Route) -> Result<Wanted, Refusal> {
 /// The first protocol on offer that the route carries.
 fn carried<'r>(fields: &Fields<'_>, route: &'r Route) -> Option<&'r str> {
     let known = |offer: &[u8]| route.upgrade.iter().find(|known| head::is_spelled(offer, known));
-    fields.list("Upgrade").find_map(known).map(String::as_str)
+    fields.all("Upgrade").find_map(|value| head::members(value).find_map(known)).map(String::as_str)
 }
 
 /// Whether a name begins with this one, whatever the case and with `_` for `-`: CGI makes `X_Real_IP` and `X-Real-IP`

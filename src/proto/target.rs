@@ -187,9 +187,12 @@ fn remove_dot_segments(path: &str) -> Result<String, &'static str> {
 /// The rule that was broken; it is for a 400.
 pub fn authority(value: &[u8]) -> Result<Host<'_>, &'static str> {
     let text = std::str::from_utf8(value).map_err(|_| "the host holds a character that no host has")?;
-    if value.contains(&b'@') {
-        return Err("the host comes with user information");
-    }
+    // An "@" breaks a rule wherever it stands: it is looked for only to name the right one.
+    let says_who = |rule| if text.contains('@') { "the host comes with user information" } else { rule };
+    host_and_port(text).map_err(says_who)
+}
+
+fn host_and_port(text: &str) -> Result<Host<'_>, &'static str> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (address, behind) = bracketed.split_once(']').ok_or("the host's bracket is not closed")?;
         let address: Ipv6Addr = address.parse().map_err(|_| "the host's brackets hold no IPv6 address")?;
@@ -200,7 +203,7 @@ pub fn authority(value: &[u8]) -> Result<Host<'_>, &'static str> {
         }
         return Ok(Host(Cow::Owned(format!("[{address}]"))));
     }
-    let (name, port) = match value.iter().position(|&byte| byte == b':') {
+    let (name, port) = match text.bytes().position(|byte| byte == b':') {
         Some(end) => (&text[..end], &text[end + 1..]),
         None => (text, ""),
     };
@@ -229,17 +232,29 @@ fn judge_name(name: &str) -> Result<(), &'static str> {
     let mut rest = name.as_bytes();
     while let [byte, behind @ ..] = rest {
         rest = match byte {
+            byte if IN_NAMES[usize::from(*byte)] => behind,
             b'%' if leading_escape(behind).is_some() => &behind[2..],
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => behind,
-            other if is_unreserved(*other) => behind,
             _ => return Err("the host holds a character that no host has"),
         };
     }
     Ok(())
 }
 
+/// Whether a byte may stand in a name by itself, for each byte: unreserved or one of the sub-delims.
+const IN_NAMES: [bool; 256] = {
+    let mut may = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let is_sub_delim =
+            matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+        may[byte as usize] = is_unreserved(byte) || is_sub_delim;
+        byte += 1;
+    }
+    may
+};
+
 /// RFC 3986, 2.3.
-fn is_unreserved(byte: u8) -> bool {
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
