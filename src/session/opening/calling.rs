@@ -112,39 +112,22 @@ impl<S: Socket> Call<S> {
             return Err(End::Close(Outcome::Failed { side: Side::Client, error: error.kind() }));
         }
         loop {
-            match std::mem::replace(&mut self.line, Line::Wanted) {
+            // What goes on where it is stays where it is: a server that is asked is large.
+            match &mut self.line {
                 Line::Wanted => return Ok(Called::NotYet(self.choose(story, turn)?)),
-                Line::Dialing => {
-                    self.line = Line::Dialing;
-                    return Ok(Called::NotYet(Next::Park { deadline: None }));
-                }
-                Line::Dialed(Ok(server)) => {
-                    let deadline = turn.now + turn.timeouts.connect;
-                    self.line = Line::Connecting { server, deadline };
-                }
-                Line::Dialed(Err(error)) if sys::is_exhaustion(&error) => {
-                    return Err(Refusal::NoDescriptors.into());
-                }
-                Line::Dialed(Err(error)) => {
-                    self.fail(Refusal::BackendUnreachable, &error.to_string(), turn);
-                }
-                Line::Connecting { mut server, deadline } => match greet(&mut server, &self.errand.letter) {
-                    None => {
-                        self.line = Line::Connecting { server, deadline };
-                        return Ok(Called::NotYet(Next::Park { deadline: Some(deadline) }));
-                    }
+                Line::Dialing => return Ok(Called::NotYet(Next::Park { deadline: None })),
+                Line::Dialed(_) => self.begin_to_connect(turn)?,
+                Line::Connecting { server, deadline } => match greet(server, &self.errand.letter) {
+                    None => return Ok(Called::NotYet(Next::Park { deadline: Some(*deadline) })),
                     Some(Err(error)) => self.fail(Refusal::BackendUnreachable, &error.to_string(), turn),
-                    Some(Ok(written)) if self.errand.asked.is_none() => {
-                        let up = self.errand.letter.split_off(written);
-                        return Ok(Called::Connected { server, up });
-                    }
                     Some(Ok(written)) => {
-                        let asking = Asking::new(server, written, &self.errand.body, inbox, turn);
-                        self.line = Line::Asking(asking.map_err(Refusal::BadRequest)?);
+                        if let Some(connected) = self.begin_to_ask(written, inbox, turn)? {
+                            return Ok(connected);
+                        }
                     }
                 },
-                Line::Asking(asking) => {
-                    if let Some(called) = self.ask(asking, client, turn)? {
+                Line::Asking(_) => {
+                    if let Some(called) = self.ask(client, turn)? {
                         return Ok(called);
                     }
                 }
@@ -152,36 +135,72 @@ impl<S: Socket> Call<S> {
         }
     }
 
-    /// Lets a server that is being asked go on with it. `None`: it is gone, and the next one is wanted.
-    fn ask(
+    /// The loop has answered: where it has a socket, the kernel is connecting that.
+    fn begin_to_connect(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
+        let Line::Dialed(dialed) = std::mem::replace(&mut self.line, Line::Wanted) else { return Ok(()) };
+        match dialed {
+            Ok(server) => {
+                self.line = Line::Connecting { server, deadline: turn.now + turn.timeouts.connect };
+            }
+            Err(error) if sys::is_exhaustion(&error) => return Err(Refusal::NoDescriptors.into()),
+            Err(error) => self.fail(Refusal::BackendUnreachable, &error.to_string(), turn),
+        }
+        Ok(())
+    }
+
+    /// The server is connected, and has so much of the letter. `None`: it is asked now.
+    fn begin_to_ask(
         &mut self,
-        mut asking: Asking<S>,
-        client: &mut Transport<S>,
-        turn: &mut Turn<'_>,
+        written: usize,
+        inbox: &mut Vec<u8>,
+        turn: &Turn<'_>,
     ) -> Result<Option<Called<S>>, End> {
+        let Line::Connecting { server, .. } = std::mem::replace(&mut self.line, Line::Wanted) else {
+            return Ok(None);
+        };
+        if self.errand.asked.is_none() {
+            let up = self.errand.letter.split_off(written);
+            return Ok(Some(Called::Connected { server, up }));
+        }
+        let asking = Asking::new(server, written, &self.errand.body, inbox, turn);
+        self.line = Line::Asking(asking.map_err(Refusal::BadRequest)?);
+        Ok(None)
+    }
+
+    /// Lets a server that is being asked go on with it. `None`: it is gone, and the next one is wanted. Where this is
+    /// the end the line is kept: the client may be in the middle of an interim response.
+    fn ask(&mut self, client: &mut Transport<S>, turn: &mut Turn<'_>) -> Result<Option<Called<S>>, End> {
         let Errand { letter, asked: Some(asked), repeatable, .. } = &self.errand else {
             unreachable!("without a question there is nothing to wait for behind the connect")
         };
-        let next = match asking.advance(client, letter, asked, turn) {
-            Ok(Heard::Tunnel(down)) => {
-                return Ok(Some(Called::Agreed { server: asking.server, down }));
-            }
-            Ok(Heard::Plain { status, down, body }) => {
-                let Asking { server, upload, .. } = asking;
-                return Ok(Some(Called::Answered { server, upload, status, down, body }));
-            }
-            Ok(Heard::Unheard(why)) => {
+        let Line::Asking(asking) = &mut self.line else { return Ok(None) };
+        let heard = asking.advance(client, letter, asked, turn)?;
+        let next = match heard {
+            Heard::Waiting => Next::Park { deadline: Some(asking.deadline(turn)) },
+            Heard::Spent => Next::Yield,
+            Heard::Unheard(why) => {
                 let repeatable = *repeatable;
                 self.fail(Refusal::BackendUnreachable, why, turn);
                 return if repeatable { Ok(None) } else { Err(Refusal::BackendMalformed(why).into()) };
             }
-            Ok(Heard::Waiting) => Ok(Next::Park { deadline: Some(asking.deadline(turn)) }),
-            Ok(Heard::Spent) => Ok(Next::Yield),
-            Err(end) => Err(end),
+            Heard::Tunnel(down) => {
+                return Ok(self.asked().map(|Asking { server, .. }| Called::Agreed { server, down }));
+            }
+            Heard::Plain { status, down, body } => {
+                let answered =
+                    |Asking { server, upload, .. }| Called::Answered { server, upload, status, down, body };
+                return Ok(self.asked().map(answered));
+            }
         };
-        // Also where it ends: the client may be in the middle of an interim response.
-        self.line = Line::Asking(asking);
-        next.map(|next| Some(Called::NotYet(next)))
+        Ok(Some(Called::NotYet(next)))
+    }
+
+    /// Takes the server that is being asked out of here.
+    fn asked(&mut self) -> Option<Asking<S>> {
+        match std::mem::replace(&mut self.line, Line::Wanted) {
+            Line::Asking(asking) => Some(asking),
+            Line::Wanted | Line::Dialing | Line::Dialed(_) | Line::Connecting { .. } => None,
+        }
     }
 
     /// Chooses the next server to try.
