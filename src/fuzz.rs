@@ -38,7 +38,7 @@ pub fn request_head(data: &[u8]) {
     let Ok(wanted) = request::wanted(&request, &route) else { return };
     for trusted in [false, true] {
         let intro =
-            Introduction { peer: None, trusted, client: None, request_id: "id", host_fallback: "upstream" };
+            Introduction { peer: None, trusted, client: None, request_id: b"id", host_fallback: "upstream" };
         let mut rebuilt = Vec::new();
         request::rebuild(&request, &wanted, &intro, &route, &mut rebuilt);
         assert_eq!(Scanner::default().scan(&rebuilt), Ok(Some(rebuilt.len())));

@@ -4,6 +4,7 @@
 //! Nothing of the client's head is copied as it stands. The rebuilt request is written from the parsed fields: without
 //! those of one hop, without what a client could use to speak for somebody else, with ours in their place.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::head::{self, Connection, Fields, Framing, RequestHead, Version, put_field};
@@ -37,7 +38,7 @@ pub enum Wanted {
     /// A tunnel.
     Upgrade {
         /// The protocol, in lower case.
-        protocol: String,
+        protocol: Cow<'static, str>,
         /// What the server must answer; `None` where that is not judged.
         accept: Option<Accept>,
     },
@@ -53,7 +54,7 @@ pub struct Introduction<'a> {
     /// The client's address, as far as it can be believed.
     pub client: Option<IpAddr>,
     /// The request's id.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// `Host` for a request that has none (HTTP/1.0).
     pub host_fallback: &'a str,
 }
@@ -141,7 +142,8 @@ pub fn wanted(request: &Request<'_>, route: &Route) -> Result<Wanted, Refusal> {
         Strictness::Strict if websocket => Some(upgrade::judge_websocket(fields)?),
         Strictness::Strict | Strictness::Lenient => None,
     };
-    Ok(Wanted::Upgrade { protocol: protocol.to_owned(), accept })
+    let protocol = if websocket { Cow::Borrowed("websocket") } else { Cow::Owned(protocol.to_owned()) };
+    Ok(Wanted::Upgrade { protocol, accept })
 }
 
 /// The first protocol on offer that the route carries.
@@ -307,7 +309,7 @@ fn introduce(
             put_address(out, client);
         }
     });
-    put("X-Request-ID", &|out| out.extend_from_slice(intro.request_id.as_bytes()));
+    put("X-Request-ID", &|out| out.extend_from_slice(intro.request_id));
 }
 
 /// Writes an address. An IPv4 one, which most are, by hand: `Display` takes 1,300 instructions for it, this 150.
@@ -354,7 +356,7 @@ fn fill_in(template: &Template, request: &Request<'_>, intro: &Introduction<'_>)
             }
             Piece::Host => value.extend_from_slice(request.authority.unwrap_or_default()),
             Piece::Scheme => value.extend_from_slice(scheme(request, intro)),
-            Piece::RequestId => value.extend_from_slice(intro.request_id.as_bytes()),
+            Piece::RequestId => value.extend_from_slice(intro.request_id),
         }
     }
     value

@@ -59,10 +59,16 @@ pub fn judge(head: &ResponseHead<'_>, asked: &Asked, trailer_bytes_max: u32) -> 
             if !connection.upgrade {
                 return Err("the server's 101 has no Connection: upgrade");
             }
-            let mut offers = head.fields.list("Upgrade");
-            match (offers.next(), offers.next()) {
-                (Some(offer), None) if head::is_spelled(offer, protocol) => {}
-                _ => return Err("the server's 101 switches to another protocol"), // none, several, or a wrong one
+            let mut offers = 0;
+            let mut agreed = false;
+            for value in head.fields.all("Upgrade") {
+                for offer in head::members(value) {
+                    offers += 1;
+                    agreed = head::is_spelled(offer, protocol);
+                }
+            }
+            if offers != 1 || !agreed {
+                return Err("the server's 101 switches to another protocol"); // none, several, or a wrong one
             }
             if let Some(accept) = accept {
                 match head.fields.once("Sec-WebSocket-Accept") {

@@ -233,9 +233,10 @@ impl<S: Socket> Opening<S> {
         match scanner.scan(&self.inbox).map_err(Refusal::BadRequest)? {
             Some(end) if end > bytes_max => Err(Refusal::HeadTooLarge.into()),
             Some(end) => {
-                let inbox = std::mem::take(&mut self.inbox);
+                let mut inbox = std::mem::take(&mut self.inbox);
                 let errand = self.judge(&inbox[..end], turn)?;
-                self.inbox = inbox[end..].to_vec();
+                inbox.drain(..end);
+                self.inbox = inbox;
                 self.stage = Stage::Calling(Box::new(Call::new(errand)));
                 Ok(None)
             }
@@ -273,11 +274,12 @@ impl<S: Socket> Opening<S> {
         let wanted = request::wanted(&request, route)?;
         judge_origin(&request, &wanted, route)?;
         let pool = &turn.plan.pools[usize::from(route.pool.0)];
+        let mut id = [0; 32];
         let intro = Introduction {
             peer: self.peer_ip(),
             trusted: route::is_trusted(&listener.trusted_proxies, self.peer_ip()),
             client,
-            request_id: &self.story.id.text(),
+            request_id: self.story.id.bytes(&mut id),
             host_fallback: &pool.name,
         };
         let mut letter = self.preface(pool);

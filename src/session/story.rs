@@ -65,18 +65,31 @@ impl Id {
     pub fn text(&self) -> String {
         match self {
             Id::Kept(text) => text.to_string(),
+            // Digits are ASCII.
+            Id::Ours(bytes) => std::str::from_utf8(&digits(bytes)).unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// As it is written, for those who only copy it: an id of ours in the room that is given.
+    pub fn bytes<'a>(&'a self, room: &'a mut [u8; 32]) -> &'a [u8] {
+        match self {
+            Id::Kept(text) => text.as_bytes(),
             Id::Ours(bytes) => {
-                // `{:02x}` sixteen times is 4,000 instructions, a tenth of what an opening took.
-                const DIGITS: &[u8; 16] = b"0123456789abcdef";
-                let mut text = [0; 32];
-                for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-                    pair.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]));
-                }
-                // Digits are ASCII.
-                std::str::from_utf8(&text).unwrap_or_default().to_owned()
+                *room = digits(bytes);
+                room
             }
         }
     }
+}
+
+/// Two hexadecimal digits for each byte. (`{:02x}` sixteen times is 4,000 instructions.)
+fn digits(bytes: &[u8; 16]) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]));
+    }
+    text
 }
 
 impl Story {

@@ -26,7 +26,7 @@ fn stranger() -> Introduction<'static> {
         peer: Some([192, 0, 2, 1].into()),
         trusted: false,
         client: Some([192, 0, 2, 1].into()),
-        request_id: "id",
+        request_id: b"id",
         host_fallback: "pool",
     }
 }

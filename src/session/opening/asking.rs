@@ -93,11 +93,14 @@ impl<S: Socket> Asking<S> {
             begun.truncate(kept);
         }
         let upload = Upload { flow: Flow::of_body(begun, &body, turn.now), body };
+        // Nothing is read from the client any more: where it has sent no more than the head, what held that has room
+        // for the answer.
+        let reply = if inbox.is_empty() { std::mem::take(inbox) } else { Vec::new() };
         Ok(Asking {
             server,
             written,
             upload,
-            reply: Vec::new(),
+            reply,
             scanner: Scanner::default(),
             outbox: Vec::new(),
             interim_responses: 0,
