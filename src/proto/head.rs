@@ -59,6 +59,12 @@ impl Scanner {
                     }
                     continue;
                 }
+                // And the last one.
+                if let (At::Line, [b'\r', b'\n', b'\r', b'\n', ..]) = (self.at, &bytes[self.scanned..]) {
+                    self.scanned += 4;
+                    self.at = At::NextCr;
+                    return Ok(Some(self.scanned));
+                }
             }
             let Some(&byte) = bytes.get(self.scanned) else { return Ok(None) };
             self.scanned += 1;
@@ -104,6 +110,12 @@ fn before_control(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while let Some((eight, behind)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*eight);
+        // Most words hold nothing to look for, and no byte beyond ASCII, which would look like DEL here.
+        let suspects = word.wrapping_sub(EACH * 0x20) | word.wrapping_add(EACH) | word;
+        if suspects & (EACH * 0x80) == 0 {
+            rest = behind;
+            continue;
+        }
         // In the high bit of each byte: whether it is below space, whether it is DEL. A subtraction borrows from the
         // byte above one that is found, so the first find alone is sure, and is what we are after.
         let below_space = word.wrapping_sub(EACH * 0x20) & !word;
