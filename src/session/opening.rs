@@ -201,6 +201,10 @@ impl<S: Socket> Opening<S> {
         }
         let reach = (inbox_bytes_max - self.inbox.len()).min(turn.tools.scratch.len());
         match self.client.read(&mut turn.tools.scratch[..reach]) {
+            // Mostly it is all that comes; nothing has to grow for it then.
+            Ok(Received::Bytes(count)) if self.inbox.is_empty() => {
+                self.inbox = turn.tools.scratch[..count].to_vec();
+            }
             Ok(Received::Bytes(count)) => self.inbox.extend_from_slice(&turn.tools.scratch[..count]),
             Ok(Received::Blocked) => {}
             Ok(Received::End) => return Err(End::Close(Outcome::Gone)),

@@ -115,14 +115,22 @@ impl Story {
     /// Remembers what was asked for and of which host, with the query string only where that is to be logged.
     pub fn asked(&mut self, head: &RequestHead<'_>, host: Option<&[u8]>, with_query: bool) {
         let target = target::path_and_query(head.target);
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path_end = target.bytes().position(|byte| byte == b'?').unwrap_or(target.len());
+        let (path, query) = (&target[..path_end], target.get(path_end + 1..).unwrap_or_default());
         let method = cut(head.method.as_bytes(), LOGGED_HOST_BYTES_MAX);
         let host = cut(host.unwrap_or_default(), LOGGED_HOST_BYTES_MAX);
         let path = cut(path.as_bytes(), LOGGED_PATH_BYTES_MAX);
         let query = if with_query { cut(query.as_bytes(), LOGGED_PATH_BYTES_MAX) } else { &[] };
         let mark = if query.is_empty() { "" } else { "?" };
-        // In one go: text that has grown and is cut to size keeps room that is too small to be of use to anybody.
-        let text = [method, host, path, mark.as_bytes(), query].concat();
+        // Of its size at once: text that has grown and is cut keeps room that is too small to be of use to anybody.
+        let mut text = Vec::with_capacity(method.len() + host.len() + path.len() + mark.len() + query.len());
+        text.extend_from_slice(method);
+        text.extend_from_slice(host);
+        text.extend_from_slice(path);
+        if !query.is_empty() {
+            text.extend_from_slice(mark.as_bytes());
+            text.extend_from_slice(query);
+        }
         self.ends = [method.len(), method.len() + host.len(), text.len()].map(|end| end as u16);
         self.request = Some(text.into_boxed_slice());
     }
