@@ -6,18 +6,17 @@
 //! end it, and no value can look like another field.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use crate::plan::LogFormat;
 
 /// What a line reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A tunnel was opened.
     Open,
@@ -36,161 +35,269 @@ impl Event {
 }
 
 /// What a line says about a session. `None`: there is no such thing, and the field is left out.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy)]
 pub(crate) struct Entry<'a> {
-    /// When it happened.
-    #[serde(serialize_with = "as_time")]
-    pub time: SystemTime,
+    /// When it happened, as a [`Stamp`] has it.
+    pub time: &'a [u8; 24],
     /// The session's id, the same in all its lines.
-    pub id: &'a str,
+    pub id: &'a [u8],
     /// What happened.
     pub event: Event,
     /// The client's address.
-    #[serde(serialize_with = "as_text")]
-    pub client: &'a dyn Display,
+    pub client: &'a [u8],
     /// The listener's address.
     pub listener: &'a str,
     /// The request's host.
-    #[serde(serialize_with = "as_bytes", skip_serializing_if = "Option::is_none")]
     pub host: Option<&'a [u8]>,
     /// The request's method.
-    #[serde(serialize_with = "as_bytes", skip_serializing_if = "Option::is_none")]
     pub method: Option<&'a [u8]>,
     /// The request's path; with its query string only where the caller was told to log it.
-    #[serde(serialize_with = "as_bytes", skip_serializing_if = "Option::is_none")]
     pub path: Option<&'a [u8]>,
     /// The status code that the client was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The upstream's name in the configuration.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<&'a str>,
     /// The server of that upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<&'a str>,
     /// Bytes from the client to the server.
     pub bytes_up: u64,
     /// Bytes from the server to the client.
     pub bytes_down: u64,
     /// Since accept; in the log in seconds, cut to milliseconds.
-    #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
     /// From accept to the tunnel; as above.
-    #[serde(serialize_with = "as_optional_seconds", skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Duration>,
     /// Whom it waited for in vain.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub waited_for: Option<&'a str>,
     /// Why it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'a str>,
     /// Who ended it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<&'a str>,
+}
+
+/// A field's key with what separates it from the field before, in text and in JSON.
+macro_rules! key {
+    ($name:literal) => {
+        [concat!(" ", $name, "="), concat!(",\"", $name, "\":")]
+    };
 }
 
 /// Appends one line about a session, its newline included.
 pub(crate) fn write(entry: &Entry<'_>, format: LogFormat, out: &mut Vec<u8>) {
-    match format {
-        LogFormat::Text => write_text(entry, out),
-        LogFormat::Json => write_json(entry, out),
+    let mut line = Line::begin(entry.time, format, out);
+    line.text(key!("id"), entry.id);
+    line.word(key!("event"), entry.event.as_str().as_bytes());
+    line.text(key!("client"), entry.client);
+    line.text(key!("listener"), entry.listener.as_bytes());
+    line.any_text(key!("host"), entry.host);
+    line.any_text(key!("method"), entry.method);
+    line.any_text(key!("path"), entry.path);
+    if let Some(status) = entry.status {
+        line.number(key!("status"), status.into());
     }
+    line.any_text(key!("upstream"), entry.upstream.map(str::as_bytes));
+    line.any_text(key!("server"), entry.server.map(str::as_bytes));
+    line.number(key!("bytes_up"), entry.bytes_up);
+    line.number(key!("bytes_down"), entry.bytes_down);
+    line.seconds(key!("duration"), entry.duration);
+    if let Some(handshake) = entry.handshake {
+        line.seconds(key!("handshake"), handshake);
+    }
+    line.any_text(key!("waited_for"), entry.waited_for.map(str::as_bytes));
+    line.any_text(key!("outcome"), entry.outcome.map(str::as_bytes));
+    line.any_text(key!("ended_by"), entry.ended_by.map(str::as_bytes));
+    line.end();
 }
 
 /// Appends one line that says how many lines are missing here and why, in the form of the lines around it.
 pub fn write_lost(time: SystemTime, lines: u64, reason: &str, format: LogFormat, out: &mut Vec<u8>) {
-    #[derive(Serialize)]
-    struct Lost<'a> {
-        #[serde(serialize_with = "as_time")]
-        time: SystemTime,
-        event: &'a str,
-        lines: u64,
-        reason: &'a str,
-    }
-    match format {
-        LogFormat::Text => {
-            let mut line = TextLine { out };
-            line.plain("time", rfc3339(time));
-            line.plain("event", "lost");
-            line.plain("lines", lines);
-            line.value("reason", Some(reason.as_bytes()));
-            line.end();
-        }
-        LogFormat::Json => write_json(&Lost { time, event: "lost", lines, reason }, out),
-    }
+    let mut stamp = Stamp::default();
+    let mut line = Line::begin(stamp.at(time), format, out);
+    line.word(key!("event"), b"lost");
+    line.number(key!("lines"), lines);
+    line.text(key!("reason"), reason.as_bytes());
+    line.end();
 }
 
 /// A time as in all our logs: `2026-11-22T09:00:00.123Z` (RFC 3339, UTC). A time that the format cannot say, before
 /// 1970 or after 9999, is the nearest that it can.
 pub fn rfc3339(time: SystemTime) -> impl Display {
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since_1970(time))
+}
+
+fn since_1970(time: SystemTime) -> Duration {
     const LAST: Duration = Duration::from_millis(253_402_300_799_999);
-    humantime::format_rfc3339_millis(time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST))
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST)
 }
 
-fn write_text(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    let mut line = TextLine { out };
-    line.plain("time", rfc3339(entry.time));
-    line.value("id", Some(entry.id.as_bytes()));
-    line.plain("event", entry.event.as_str());
-    line.value("client", Some(entry.client.to_string().as_bytes()));
-    line.value("listener", Some(entry.listener.as_bytes()));
-    line.value("host", entry.host);
-    line.value("method", entry.method);
-    line.value("path", entry.path);
-    if let Some(status) = entry.status {
-        line.plain("status", status);
-    }
-    line.value("upstream", entry.upstream.map(str::as_bytes));
-    line.value("server", entry.server.map(str::as_bytes));
-    line.plain("bytes_up", entry.bytes_up);
-    line.plain("bytes_down", entry.bytes_down);
-    line.plain("duration", Seconds(entry.duration));
-    if let Some(handshake) = entry.handshake {
-        line.plain("handshake", Seconds(handshake));
-    }
-    line.value("waited_for", entry.waited_for.map(str::as_bytes));
-    line.value("outcome", entry.outcome.map(str::as_bytes));
-    line.value("ended_by", entry.ended_by.map(str::as_bytes));
-    line.end();
+/// A time as [`rfc3339`] has it, for one who writes many: most are in the same second as the one before.
+#[derive(Default)]
+pub(crate) struct Stamp {
+    /// The second that `text` tells.
+    second: Option<u64>,
+    text: [u8; 24],
 }
 
-/// A line of text that grows by a field at a time, each with a space behind it until the end.
-struct TextLine<'a> {
+impl Stamp {
+    /// The text of a time.
+    pub fn at(&mut self, time: SystemTime) -> &[u8; 24] {
+        let since = since_1970(time);
+        if self.second == Some(since.as_secs()) {
+            self.text[20..23].copy_from_slice(&three_digits(since.subsec_millis()));
+        } else {
+            let written = write!(&mut self.text[..], "{}", rfc3339(time));
+            debug_assert!(written.is_ok(), "a time has as many digits as any other");
+            self.second = Some(since.as_secs());
+        }
+        &self.text
+    }
+}
+
+/// A number below a thousand.
+fn three_digits(number: u32) -> [u8; 3] {
+    [number / 100, number / 10, number].map(|digits| b'0' + (digits % 10) as u8)
+}
+
+/// A line that grows by a field at a time.
+///
+/// There are two of these in a tunnel's life, and a tunnel's life is cheap: with `write!` for each field a line took as
+/// many instructions as the opening of a tunnel. What takes a key is inlined so that the key's length is known where it
+/// is copied.
+struct Line<'a> {
+    format: LogFormat,
     out: &'a mut Vec<u8>,
 }
 
-impl TextLine<'_> {
-    /// A value of our own making that needs no quotes.
-    fn plain(&mut self, key: &str, value: impl Display) {
-        // Writing to a vector cannot fail, and neither do the numbers, words and clamped times written here.
-        let _ = write!(self.out, "{key}={value} ");
-    }
-
-    /// A value that may hold anything.
-    fn value(&mut self, key: &str, value: Option<&[u8]>) {
-        let Some(value) = value else { return };
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.push(b'=');
-        if is_plain(value) {
-            self.out.extend_from_slice(value);
-        } else {
-            self.out.push(b'"');
-            escape_text(value, self.out);
-            self.out.push(b'"');
+impl<'a> Line<'a> {
+    /// Begins with the time.
+    fn begin(time: &[u8; 24], format: LogFormat, out: &'a mut Vec<u8>) -> Line<'a> {
+        // As long as most are.
+        out.reserve(512);
+        match format {
+            LogFormat::Text => {
+                out.extend_from_slice(b"time=");
+                out.extend_from_slice(time);
+            }
+            LogFormat::Json => {
+                out.extend_from_slice(b"{\"time\":\"");
+                out.extend_from_slice(time);
+                out.push(b'"');
+            }
         }
-        self.out.push(b' ');
+        Line { format, out }
     }
 
-    /// The last field's space becomes the newline.
+    #[inline(always)]
+    fn key(&mut self, [in_text, in_json]: [&'static str; 2]) {
+        match self.format {
+            LogFormat::Text => self.out.extend_from_slice(in_text.as_bytes()),
+            LogFormat::Json => self.out.extend_from_slice(in_json.as_bytes()),
+        }
+    }
+
+    #[inline(always)]
+    fn number(&mut self, key: [&'static str; 2], number: u64) {
+        self.key(key);
+        write_number(number, self.out);
+    }
+
+    /// Seconds with three decimals, as in `0.030`; in JSON with as many as it takes: `0.03`, and `0.0`.
+    #[inline(always)]
+    fn seconds(&mut self, key: [&'static str; 2], duration: Duration) {
+        self.key(key);
+        write_number(duration.as_secs(), self.out);
+        let [tenths, hundredths, thousandths] = three_digits(duration.subsec_millis());
+        self.out.extend_from_slice(&[b'.', tenths, hundredths, thousandths]);
+        if self.format == LogFormat::Json {
+            let zeros = match [hundredths, thousandths] {
+                [b'0', b'0'] => 2,
+                [_, b'0'] => 1,
+                [_, _] => 0,
+            };
+            self.out.truncate(self.out.len() - zeros);
+        }
+    }
+
+    /// A word of our own.
+    #[inline(always)]
+    fn word(&mut self, key: [&'static str; 2], word: &[u8]) {
+        self.key(key);
+        match self.format {
+            LogFormat::Text => self.out.extend_from_slice(word),
+            LogFormat::Json => write_json(word, self.out),
+        }
+    }
+
+    /// Text that may hold anything, where there is any.
+    #[inline(always)]
+    fn any_text(&mut self, key: [&'static str; 2], text: Option<&[u8]>) {
+        if let Some(text) = text {
+            self.text(key, text);
+        }
+    }
+
+    /// Text that may hold anything.
+    #[inline(always)]
+    fn text(&mut self, key: [&'static str; 2], text: &[u8]) {
+        self.key(key);
+        match self.format {
+            LogFormat::Text => write_text(text, self.out),
+            LogFormat::Json => write_json(text, self.out),
+        }
+    }
+
     fn end(self) {
-        self.out.pop();
-        self.out.push(b'\n');
+        match self.format {
+            LogFormat::Text => self.out.push(b'\n'),
+            LogFormat::Json => self.out.extend_from_slice(b"}\n"),
+        }
     }
 }
 
-/// Whether a value reads as one word without quotes.
-fn is_plain(value: &[u8]) -> bool {
-    !value.is_empty() && value.iter().all(|byte| byte.is_ascii_graphic() && !b"\"=\\".contains(byte))
+/// Appends a number. Most have one digit.
+pub(crate) fn write_number(number: u64, out: &mut Vec<u8>) {
+    if number < 10 {
+        out.push(b'0' + number as u8);
+    } else {
+        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+}
+
+/// The formats in which a byte stands for itself: in text it needs no quotes around it, in JSON no escape.
+const IN_TEXT: u8 = 1;
+const IN_JSON: u8 = 2;
+const STANDS_FOR_ITSELF: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[byte as usize] = match byte {
+            b'"' | b'\\' => 0,
+            b' ' | b'=' => IN_JSON,
+            _ => IN_TEXT | IN_JSON,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Whether all bytes stand for themselves. All are looked at, four at a time: nearly always they do.
+fn is_plain(value: &[u8], format: u8) -> bool {
+    let of = |byte: u8| STANDS_FOR_ITSELF[usize::from(byte)];
+    let mut fours = value.chunks_exact(4);
+    let plain = fours
+        .by_ref()
+        .fold(format, |plain, four| plain & of(four[0]) & of(four[1]) & of(four[2]) & of(four[3]));
+    fours.remainder().iter().fold(plain, |plain, &byte| plain & of(byte)) != 0
+}
+
+fn write_text(value: &[u8], out: &mut Vec<u8>) {
+    if is_plain(value, IN_TEXT) && !value.is_empty() {
+        out.extend_from_slice(value);
+    } else {
+        out.push(b'"');
+        escape_text(value, out);
+        out.push(b'"');
+    }
 }
 
 fn escape_text(value: &[u8], out: &mut Vec<u8>) {
@@ -209,20 +316,16 @@ fn escape_byte(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', b'x', DIGITS[high], DIGITS[low]]);
 }
 
-/// Seconds with three decimals, as in `0.003`.
-struct Seconds(Duration);
-
-impl Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03}", self.0.as_secs(), self.0.subsec_millis())
+fn write_json(value: &[u8], out: &mut Vec<u8>) {
+    if is_plain(value, IN_JSON) {
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.push(b'"');
+    } else {
+        let mut serializer = serde_json::Serializer::with_formatter(out, Ascii(CompactFormatter));
+        let written = unicode(value).serialize(&mut serializer);
+        debug_assert!(written.is_ok(), "a string has a JSON form, and a vector takes it");
     }
-}
-
-fn write_json(line: &impl Serialize, out: &mut Vec<u8>) {
-    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Ascii(CompactFormatter));
-    let written = line.serialize(&mut serializer);
-    debug_assert!(written.is_ok(), "a struct of strings and numbers has a JSON form, and a vector takes it");
-    out.push(b'\n');
 }
 
 /// JSON in ASCII. It may hold any character as it is, but not every reader of logs takes only LF for a line's end
@@ -243,27 +346,6 @@ impl Formatter for Ascii {
         }
         self.0.write_string_fragment(writer, rest)
     }
-}
-
-fn as_time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&rfc3339(*time))
-}
-
-fn as_text<S: Serializer>(value: &&dyn Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    // Whole milliseconds, so that 3 ms is written 0.003 and not 0.003000001. Exact up to 2^53 ms.
-    serializer.serialize_f64(duration.as_millis() as f64 / 1000.0)
-}
-
-fn as_optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    as_seconds(&duration.unwrap_or_default(), serializer)
-}
-
-fn as_bytes<S: Serializer>(bytes: &Option<&[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&unicode(bytes.unwrap_or_default()))
 }
 
 /// The bytes as text. JSON strings hold no bytes that are not UTF-8, so those are shown as `\xNN`.
@@ -287,10 +369,10 @@ mod tests {
 
     fn entry() -> Entry<'static> {
         Entry {
-            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_338_000_123),
-            id: "7f3a",
+            time: b"2026-11-22T09:00:00.123Z",
+            id: b"7f3a",
             event: Event::Close,
-            client: &"192.0.2.1:5000",
+            client: b"192.0.2.1:5000",
             listener: "0.0.0.0:8020",
             host: Some(b"chat.example.com"),
             method: Some(b"GET"),
@@ -325,6 +407,10 @@ mod tests {
             ended_by: None,
             ..entry()
         }
+    }
+
+    fn at(millis: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
 
     fn line(entry: &Entry<'_>, format: LogFormat) -> String {
@@ -470,8 +556,8 @@ mod tests {
     fn every_field_that_holds_text_is_escaped() {
         let evil = "a\n\" b=c";
         let entry = Entry {
-            id: evil,
-            client: &evil,
+            id: evil.as_bytes(),
+            client: evil.as_bytes(),
             listener: evil,
             host: Some(evil.as_bytes()),
             method: Some(evil.as_bytes()),
@@ -497,10 +583,88 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_is_the_time_that_it_is_asked_for() {
+        let mut stamp = Stamp::default();
+        let mut check = |time, text: &str| {
+            assert_eq!(stamp.at(time).as_slice(), text.as_bytes());
+            assert_eq!(rfc3339(time).to_string(), text);
+        };
+        check(at(0), "1970-01-01T00:00:00.000Z");
+        check(at(7), "1970-01-01T00:00:00.007Z");
+        let day = 1_795_338_000_000;
+        check(at(day), "2026-11-22T09:00:00.000Z");
+        check(at(day + 7), "2026-11-22T09:00:00.007Z");
+        check(at(day + 99), "2026-11-22T09:00:00.099Z");
+        check(at(day + 999), "2026-11-22T09:00:00.999Z");
+        check(at(day + 999) + Duration::from_nanos(999_999), "2026-11-22T09:00:00.999Z");
+        check(at(day + 1000), "2026-11-22T09:00:01.000Z");
+        check(at(day + 1120), "2026-11-22T09:00:01.120Z");
+        check(at(day + 59_999), "2026-11-22T09:00:59.999Z");
+        check(at(day + 60_000), "2026-11-22T09:01:00.000Z");
+        // Clocks are set back.
+        check(at(day + 59_999), "2026-11-22T09:00:59.999Z");
+        check(at(day + 59_001), "2026-11-22T09:00:59.001Z");
+        check(at(1), "1970-01-01T00:00:00.001Z");
+        let far = Duration::from_secs(300_000_000_000);
+        check(SystemTime::UNIX_EPOCH + far, "9999-12-31T23:59:59.999Z");
+        check(at(253_402_300_799_998), "9999-12-31T23:59:59.998Z");
+        check(SystemTime::UNIX_EPOCH - far, "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for number in [0, 9, 10, 99, 100, 999, 1000, 65_535, 1_000_000, u64::from(u32::MAX), u64::MAX] {
+            let status = number as u16;
+            let entry =
+                Entry { bytes_up: number, bytes_down: u64::MAX - number, status: Some(status), ..entry() };
+            let down = u64::MAX - number;
+            let text = line(&entry, LogFormat::Text);
+            assert!(text.contains(&format!(" bytes_up={number} bytes_down={down} duration=")), "{text}");
+            assert!(text.contains(&format!(" status={status} upstream=")), "{text}");
+            let json = line(&entry, LogFormat::Json);
+            assert!(
+                json.contains(&format!(",\"bytes_up\":{number},\"bytes_down\":{down},\"duration\":")),
+                "{json}"
+            );
+            assert!(json.contains(&format!(",\"status\":{status},\"upstream\":")), "{json}");
+        }
+    }
+
+    #[test]
+    fn durations_are_cut_to_milliseconds() {
+        let check = |duration: Duration, in_text: &str, in_json: &str| {
+            let entry = Entry { duration, handshake: Some(duration), ..entry() };
+            let text = line(&entry, LogFormat::Text);
+            assert!(text.contains(&format!(" duration={in_text} handshake={in_text} waited_for")), "{text}");
+            let json = line(&entry, LogFormat::Json);
+            assert!(json.contains(&format!(",\"duration\":{in_json},\"handshake\":{in_json},\"w")), "{json}");
+            // As a number in JSON is written.
+            assert_eq!(serde_json::to_string(&(duration.as_millis() as f64 / 1000.0)).unwrap(), in_json);
+        };
+        let millis = Duration::from_millis;
+        check(Duration::ZERO, "0.000", "0.0");
+        check(Duration::from_micros(999), "0.000", "0.0");
+        check(millis(1), "0.001", "0.001");
+        check(millis(10), "0.010", "0.01");
+        check(millis(100), "0.100", "0.1");
+        check(millis(101), "0.101", "0.101");
+        check(millis(120), "0.120", "0.12");
+        check(millis(999), "0.999", "0.999");
+        check(millis(1000), "1.000", "1.0");
+        check(millis(10_000), "10.000", "10.0");
+        check(Duration::from_nanos(59_999_999_999), "59.999", "59.999");
+        check(millis(60_000), "60.000", "60.0");
+        check(millis(3_600_007), "3600.007", "3600.007");
+        check(millis(86_400_000), "86400.000", "86400.0");
+        // As long as the loop's clock lasts.
+        check(Duration::from_nanos(u64::MAX), "18446744073.709", "18446744073.709");
+    }
+
+    #[test]
     fn lost_lines_are_told_in_the_form_of_the_rest() {
         let told = |format| {
             let mut out = Vec::new();
-            write_lost(entry().time, 12, "the reader was too slow", format, &mut out);
+            write_lost(at(1_795_338_000_123), 12, "the reader was too slow", format, &mut out);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(

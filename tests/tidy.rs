@@ -19,7 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("route", &["crate::plan", "ipnet"]),
     ("balance", &["crate::moment", "crate::plan", "siphasher", "fastrand::Rng"]),
-    ("access_log", &["crate::plan", "serde", "serde_json", "humantime"]),
+    ("access_log", &["crate::plan", "serde", "serde_json", "humantime", "itoa"]),
     ("proto", &["crate::error", "crate::plan", "crate::proto"]),
     ("proto::head", &["httparse"]),
     ("proto::reply", &["httpdate"]),

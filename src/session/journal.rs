@@ -1,10 +1,12 @@
 //! The access log: from a session's story to a line, given to whoever writes lines.
 
 use std::fmt;
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
-use super::story::Story;
-use crate::access_log::{self, Entry, Event};
+use super::story::{Client, Story};
+use crate::access_log::{self, Entry, Event, Stamp};
 use crate::error::{EndedBy, Outcome};
 use crate::moment::Moment;
 use crate::plan::Plan;
@@ -17,6 +19,10 @@ pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
 pub struct Journal {
     sink: Option<Sink>,
     line: Vec<u8>,
+    stamp: Stamp,
+    client: Vec<u8>,
+    /// The listeners' addresses as they are written, by their place in the plan.
+    listeners: Vec<String>,
 }
 
 impl fmt::Debug for Journal {
@@ -54,12 +60,18 @@ impl Journal {
         let pool = story.backend.map(|id| &plan.pools[usize::from(id.pool.0)]);
         let server = story.backend.zip(pool).map(|(id, pool)| &pool.backends[usize::from(id.index)]);
         let reason = outcome.map(Outcome::reason);
+        if self.listeners.is_empty() {
+            self.listeners = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        }
+        self.client.clear();
+        write_client(story.client(), &mut self.client);
+        let mut digits = [0; 32];
         let entry = Entry {
-            time: wall,
-            id: &story.id.text(),
+            time: self.stamp.at(wall),
+            id: story.id.bytes(&mut digits),
             event,
-            client: &story.client(),
-            listener: &plan.listeners[usize::from(story.listener)].address.to_string(),
+            client: &self.client,
+            listener: &self.listeners[usize::from(story.listener)],
             host: story.host(),
             method: story.method(),
             path: story.path(),
@@ -77,5 +89,59 @@ impl Journal {
         self.line.clear();
         access_log::write(&entry, plan.log.format, &mut self.line);
         sink(&self.line);
+    }
+}
+
+fn write_client(client: Client, out: &mut Vec<u8>) {
+    let (address, port) = match client {
+        Client::Peer(IpAddr::V4(address), port) => (address, Some(port)),
+        Client::Told(IpAddr::V4(address)) => (address, None),
+        Client::Peer(IpAddr::V6(_), _) | Client::Told(IpAddr::V6(_)) | Client::Unix => {
+            // A vector takes whatever is written.
+            let _ = write!(out, "{client}");
+            return;
+        }
+    };
+    for octet in address.octets() {
+        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+        out.extend_from_slice(match octet {
+            100.. => &digits,
+            10.. => &digits[1..],
+            _ => &digits[2..],
+        });
+        out.push(b'.');
+    }
+    out.pop();
+    if let Some(port) = port {
+        out.push(b':');
+        access_log::write_number(port.into(), out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_written_as_it_is_shown() {
+        let told = |address: &str| Client::Told(address.parse().unwrap());
+        let peer = |address: &str, port| Client::Peer(address.parse().unwrap(), port);
+        for client in [
+            Client::Unix,
+            told("0.0.0.0"),
+            told("9.10.99.100"),
+            told("255.255.255.255"),
+            told("2001:db8::1"),
+            told("::ffff:192.0.2.1"),
+            peer("192.0.2.1", 0),
+            peer("127.0.0.1", 9),
+            peer("10.0.0.1", 10_000),
+            peer("10.0.0.1", 65_535),
+            peer("2001:db8::1", 443),
+        ] {
+            let mut out = Vec::new();
+            write_client(client, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), client.to_string());
+        }
     }
 }

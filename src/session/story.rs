@@ -60,36 +60,32 @@ pub enum Id {
     Kept(Box<str>),
 }
 
-impl Id {
-    /// As it is written.
-    pub fn text(&self) -> String {
-        match self {
-            Id::Kept(text) => text.to_string(),
-            // Digits are ASCII.
-            Id::Ours(bytes) => std::str::from_utf8(&digits(bytes)).unwrap_or_default().to_owned(),
-        }
+/// Each byte as two hexadecimal digits.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
     }
+    pairs
+};
 
-    /// As it is written, for those who only copy it: an id of ours in the room that is given.
+impl Id {
+    /// As it is written, in `room` where it is not kept as such.
     pub fn bytes<'a>(&'a self, room: &'a mut [u8; 32]) -> &'a [u8] {
         match self {
             Id::Kept(text) => text.as_bytes(),
             Id::Ours(bytes) => {
-                *room = digits(bytes);
+                // `{:02x}` sixteen times would be 4,000 instructions.
+                for (pair, byte) in room.chunks_exact_mut(2).zip(bytes) {
+                    pair.copy_from_slice(&HEX[usize::from(*byte)]);
+                }
                 room
             }
         }
     }
-}
-
-/// Two hexadecimal digits for each byte. (`{:02x}` sixteen times is 4,000 instructions.)
-fn digits(bytes: &[u8; 16]) -> [u8; 32] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]));
-    }
-    text
 }
 
 impl Story {
@@ -278,6 +274,13 @@ mod tests {
         // What became of the client is one of two.
         let known = Story { peer: story().peer.filter(|_| story().forwarded.is_none()), ..story() };
         assert_eq!(format!("{told:?}"), format!("{known:?}"));
+    }
+
+    #[test]
+    fn an_id_of_ours_is_its_bytes_in_hex() {
+        let bytes = [0, 1, 9, 10, 15, 16, 99, 100, 127, 128, 159, 160, 200, 240, 254, 255];
+        assert_eq!(Id::Ours(bytes).text(), "0001090a0f1063647f809fa0c8f0feff");
+        assert_eq!(Id::Kept("from elsewhere".into()).text(), "from elsewhere");
     }
 
     #[test]
