@@ -99,7 +99,10 @@ impl<S: Socket> Closing<S> {
             }
             let reach = budget.min(turn.tools.scratch.len());
             match self.client.read(&mut turn.tools.scratch[..reach]) {
-                Ok(Received::Bytes(count)) => budget -= count,
+                Ok(Received::Bytes(count)) => {
+                    budget -= count;
+                    turn.tools.moved += count;
+                }
                 Ok(Received::Blocked) => {}
                 Ok(Received::End) | Err(_) => return Next::End, // nobody is left to be told, and all has been logged
             }
@@ -178,6 +181,17 @@ mod tests {
         play.wait_ms(1);
         assert_eq!(play.rest, Rest::Over);
         assert!(play.client.wire().closed && !play.client.wire().was_reset);
+    }
+
+    /// The loop lets no more sessions go on in a turn than have moved so much, these among them.
+    #[test]
+    fn what_is_dropped_has_moved_too() {
+        let mut play = refused();
+        play.client.takes(PLENTY);
+        play.client.sends(vec![b'x'; 200_000]);
+        play.tools.moved = 0;
+        play.run();
+        assert_eq!(play.tools.moved, 200_000);
     }
 
     #[test]
