@@ -525,6 +525,10 @@ impl EventLoop {
         }
         self.timers.clear(key);
         self.undialed.retain(|undialed| undialed.key != key);
+        // Or the next session in this slot would stand there twice.
+        if slot.queued {
+            self.yielded.retain(|&queued| queued != key);
+        }
         self.ended.push(key);
     }
 
@@ -688,6 +692,31 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use std::sync::mpsc::channel;
+
+    /// A session that ends while it stands in the queue, as one in bulk does that has reached its lifetime.
+    #[test]
+    fn the_next_session_of_a_slot_does_not_inherit_a_place_in_the_queue() {
+        let backend = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
+             [upstream.u]\nservers = [\"{}\"]\n",
+            backend.local_addr().unwrap()
+        );
+        let (_sender, commands) = channel();
+        let plan = Config::from_toml(&text).unwrap().check().unwrap();
+        let (mut event_loop, _waker) = EventLoop::new(plan, commands).unwrap();
+        let Address::Tcp(address) = event_loop.local_addrs()[0] else { panic!("a TCP address") };
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        while event_loop.slots.is_empty() {
+            event_loop.turn(Some(Duration::from_secs(10))).unwrap();
+        }
+        let (key, _) = event_loop.slots.iter().next().unwrap();
+        event_loop.settle(key, Next::Yield);
+        assert_eq!(event_loop.yielded, [key]);
+        event_loop.settle(key, Next::Close(Outcome::Lifetime));
+        event_loop.reap();
+        assert!(event_loop.slots.is_empty() && event_loop.yielded.is_empty());
+    }
 
     /// A listening socket that was shut down behind our back answers accept(2) with EINVAL for ever.
     #[test]
