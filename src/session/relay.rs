@@ -157,7 +157,7 @@ impl<S: Socket> Relay<S> {
                 if self.at_ease && was_at_ease {
                     return Next::Rest;
                 }
-                Next::Park { deadline: self.deadline(turn) }
+                Next::Park { deadline: self.deadline(turn.timeouts) }
             }
         }
     }
@@ -207,9 +207,9 @@ impl<S: Socket> Relay<S> {
     }
 
     /// When this tunnel has to be looked at again though nothing happens.
-    fn deadline(&self, turn: &Turn<'_>) -> Option<Moment> {
+    pub fn deadline(&self, timeouts: &Timeouts) -> Option<Moment> {
         let keepalive = (!self.kept_alive).then(|| self.note.opened + KEEPALIVE_AFTER);
-        soonest(self.limits(turn.timeouts)).into_iter().chain(keepalive).min()
+        soonest(self.limits(timeouts)).into_iter().chain(keepalive).min()
     }
 
     /// Each limit that is running, and how the tunnel ends when it is reached.
@@ -237,7 +237,7 @@ impl<S: Socket> Relay<S> {
         }
         match reached(self.limits(turn.timeouts), turn.now) {
             Some(outcome) => Next::Close(outcome),
-            None => Next::Park { deadline: self.deadline(turn) },
+            None => Next::Park { deadline: self.deadline(turn.timeouts) },
         }
     }
 
