@@ -4,8 +4,9 @@
 /// symbol tables, files, names. What is used again is mapped again from the page cache, a fault for 64 KiB at once; the
 /// rest, about a megabyte, no longer counts as ours.
 ///
-/// Our own code stays: half of it is wanted as soon as clients come.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+/// Our own code stays: half of it is wanted as soon as clients come. And so does all code where addresses have 32 bits:
+/// there the loader may write to it (text relocations), and would not do so again.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 pub fn unmap_library_code() {
     use std::ffi::{c_int, c_void};
     use std::{ptr, slice};
@@ -40,5 +41,5 @@ pub fn unmap_library_code() {
 }
 
 /// Elsewhere nothing is done.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 pub fn unmap_library_code() {}
