@@ -279,8 +279,8 @@ mod tests {
     #[test]
     fn an_id_of_ours_is_its_bytes_in_hex() {
         let bytes = [0, 1, 9, 10, 15, 16, 99, 100, 127, 128, 159, 160, 200, 240, 254, 255];
-        assert_eq!(Id::Ours(bytes).text(), "0001090a0f1063647f809fa0c8f0feff");
-        assert_eq!(Id::Kept("from elsewhere".into()).text(), "from elsewhere");
+        assert_eq!(Id::Ours(bytes).bytes(&mut [0; 32]), b"0001090a0f1063647f809fa0c8f0feff");
+        assert_eq!(Id::Kept("from elsewhere".into()).bytes(&mut [0; 32]), b"from elsewhere");
     }
 
     #[test]
