@@ -425,6 +425,9 @@ pub struct Play {
     pub dialed: Vec<u16>,
     /// What comes of the next dials; then each connects.
     pub dials: VecDeque<Dial>,
+    /// Whether a write to a dialed socket is worth a try at once, as on the same host, and the room that it finds.
+    pub dials_at_once: bool,
+    pub dialed_room: usize,
     pub rest: Rest,
     pub deadline: Option<Moment>,
     pub yields: usize,
@@ -495,6 +498,8 @@ impl Play {
             servers: Vec::new(),
             dialed: Vec::new(),
             dials: VecDeque::new(),
+            dials_at_once: false,
+            dialed_room: PLENTY,
             rest: Rest::Ready,
             deadline: None,
             yields: 0,
@@ -618,6 +623,7 @@ impl Play {
         let dial = self.dials.pop_front().unwrap_or(Dial::Connects);
         let (socket, peer) = pair();
         peer.wire().is_connected = false;
+        peer.wire().room = self.dialed_room;
         match dial {
             Dial::Connects => peer.connects(),
             Dial::Hangs => {}
@@ -627,7 +633,7 @@ impl Play {
             Dial::Exhausts => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
         }
         self.servers.push(peer);
-        Ok(Transport::new(socket))
+        Ok(if self.dials_at_once { Transport::connected(socket) } else { Transport::new(socket) })
     }
 
     fn close(&mut self, outcome: Option<&Outcome>) -> Rest {

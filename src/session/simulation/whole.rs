@@ -220,6 +220,10 @@ impl World {
         }));
         let mut play = Play::accepted(&config);
         play.dials.extend(servers.iter().map(|server| server.dial));
+        play.dials_at_once = dice.bool();
+        if dice.bool() {
+            play.dialed_room = dice.usize(..100);
+        }
         play.tools.flow_budget = budget(dice);
         play.tools.scratch.truncate(budget(dice));
         adapt_soon(&mut play, dice);
@@ -315,9 +319,6 @@ impl World {
         self.play.turn();
         if self.play.servers.len() > dialed {
             may_be_spliced(&mut self.play.server().wire(), dice);
-            if dice.bool() {
-                self.play.server().wire().room = dice.usize(..100);
-            }
         }
     }
 
