@@ -8,7 +8,7 @@
 //! The queue is two buffers: callers append to one while the thread writes the other. A burst thus becomes one
 //! write, and no line costs an allocation of its own. Nor does it cost system calls: the first line after a silence
 //! wakes the thread, which writes it and pauses before it looks for more. So the lines of a busy proxy wait for at most
-//! [`PAUSE`], and they are written, and the thread is woken, a hundred times a second however many they are.
+//! `PAUSE`, and they are written, and the thread is woken, a hundred times a second however many they are.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -297,6 +297,11 @@ impl Engine {
                 buffers.pipes.give_up();
                 return Ok(self.slow_down());
             }
+            // Short of memory, which passes.
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                buffers.pipes.give_back(lent);
+                return Ok(self.slow_down());
+            }
             Err(error) => return Err(Trouble::Source(error)),
         };
         let flushed = sink.splice_out(&mut lent.pipe).map_err(Trouble::Sink)?;

@@ -76,6 +76,10 @@ pub enum Standing {
     Done,
 }
 
+/// Reads that one direction may make in a turn, however little each brings: a source that is known to be closed, or to
+/// have sent urgent data, is read on behind a short read, and a peer may send a byte at a time as fast as it is read.
+const READS_MAX: usize = 16;
+
 /// One direction: bytes from a source to a sink.
 #[derive(Debug)]
 pub struct Flow {
@@ -120,6 +124,7 @@ impl Flow {
     ) -> Result<Standing, Trouble> {
         // One that gets into bulk in this turn has spent what others are let move by then: it goes on behind them.
         let was_bulk = moved == 0 && self.is_bulk();
+        let read_cost = turn.tools.flow_budget / READS_MAX;
         let may_splice = was_bulk && !C::IS_READ && source.can_fill_a_pipe() && sink.can_empty_a_pipe();
         loop {
             let view = View {
@@ -131,7 +136,7 @@ impl Flow {
             match flow::next(self.phase, view) {
                 Op::Flush => {
                     let flushed = self.engine.flush(sink, &mut turn.tools.buffers)?;
-                    self.note_flushed(flushed, turn.now);
+                    self.note_flushed(flushed, turn);
                 }
                 Op::Fill => {
                     let splices = may_splice && self.is_bulk();
@@ -139,7 +144,7 @@ impl Flow {
                     moved += match budget.saturating_sub(moved) {
                         0 => return Ok(Standing::Spent),
                         reach if splices => self.pump(source, sink, reach, turn)?,
-                        reach => self.copy(source, sink, cargo, reach, turn)?,
+                        reach => self.copy(source, sink, cargo, reach, turn)?.max(read_cost),
                     };
                 }
                 Op::Finish => {
@@ -211,10 +216,11 @@ impl Flow {
         taken
     }
 
-    fn note_flushed(&mut self, flushed: usize, now: Moment) {
+    fn note_flushed(&mut self, flushed: usize, turn: &mut Turn<'_>) {
         if flushed > 0 {
+            turn.tools.moved += flushed;
             self.flushed += flushed as i64;
-            self.moved_at = now;
+            self.moved_at = turn.now;
         }
     }
 

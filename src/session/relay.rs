@@ -441,6 +441,21 @@ mod tests {
         }
     }
 
+    /// A FIN announced, or urgent data, makes us read on behind a short read.
+    #[test]
+    fn a_peer_that_sends_a_byte_at_a_time_has_a_turn_no_longer_than_others() {
+        let mut play = tunnel();
+        play.client.wire().arrival_bytes_max = 1;
+        play.client.sends([b'x'; 100]);
+        play.client.wire().edges.read_closed = true;
+        play.tell(Side::Client);
+        assert_eq!(play.turn(), Rest::Yielded);
+        let reads = play.client.wire().calls[0];
+        assert!(reads <= 17, "{reads} reads in a turn");
+        play.run();
+        assert_eq!(play.server().got().len(), 100);
+    }
+
     #[test]
     fn a_busy_direction_does_not_starve_the_other() {
         let mut play = tunnel();

@@ -42,6 +42,8 @@ pub struct Wire {
     pub arrived: VecDeque<u8>,
     /// Behind `arrived` there will be no more.
     pub ended: bool,
+    /// More than this a read does not get at once: a peer that sends as slowly as it is read.
+    pub arrival_bytes_max: usize,
     /// So many bytes arrived before urgent data of which nobody has been told by a read.
     urgent: Option<usize>,
     /// How many bytes a send takes.
@@ -94,6 +96,7 @@ pub fn pair() -> (Scripted, Peer) {
         arrived: VecDeque::new(),
         ended: false,
         urgent: None,
+        arrival_bytes_max: PLENTY,
         room: PLENTY,
         is_short: false,
         splices: false,
@@ -129,7 +132,7 @@ impl Wire {
 
     /// How much a read or a splice gets at: neither gets beyond urgent data.
     fn arrives(&self) -> usize {
-        self.urgent.unwrap_or(PLENTY).min(self.arrived.len())
+        self.urgent.unwrap_or(PLENTY).min(self.arrived.len()).min(self.arrival_bytes_max)
     }
 
     fn take(&mut self, count: usize) -> Vec<u8> {

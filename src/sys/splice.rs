@@ -15,10 +15,10 @@ pub use nowhere::Pipe;
 pub const IS_BUILT_IN: bool = cfg!(all(feature = "splice", any(target_os = "linux", target_os = "android")));
 
 /// Whether an error says that splicing is not to be had here, whatever the sockets: an old kernel, a filter of system
-/// calls (seccomp(2)), a kind of socket that knows nothing of it, or pages used up.
+/// calls (seccomp(2)), or a kind of socket that knows nothing of it.
 pub fn is_refused(error: &io::Error) -> bool {
     match error.raw_os_error() {
-        Some(code) => [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL, libc::ENOMEM].contains(&code),
+        Some(code) => [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL].contains(&code),
         None => false,
     }
 }
