@@ -58,7 +58,7 @@ pub enum Session<S> {
 
 /// Thousands of tunnels rest in a slab of these: what only an opening needs is in a box. (In a debug build mio keeps a
 /// number of its own in each socket.)
-const _: () = assert!(cfg!(debug_assertions) || size_of::<Session<Stream>>() <= 200);
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Session<Stream>>() <= 192);
 
 /// What a session asks of the loop.
 #[derive(Debug)]

@@ -188,9 +188,25 @@ pub enum Watch {
 #[derive(Debug)]
 pub struct Transport<S> {
     socket: S,
-    ready: Edges,
+    readable: bool,
+    writable: bool,
+    fate: Fate,
     watch: Watch,
 }
+
+/// What events have said of a socket's end: a hint that reads and writes are to confirm. (In two booleans it would take
+/// four bytes more, and a tunnel has two of these.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// Nothing.
+    Open,
+    /// [`Edges::read_closed`].
+    ReadClosed,
+    /// [`Edges::failed`], and so the other too.
+    Failed,
+}
+
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Transport<Stream>>() == 12);
 
 impl Transport<Stream> {
     /// What a poll watches.
@@ -202,17 +218,17 @@ impl Transport<Stream> {
 impl<S: Socket> Transport<S> {
     /// A socket of which nothing is known yet.
     pub fn new(socket: S) -> Transport<S> {
-        Transport { socket, ready: Edges::default(), watch: Watch::Off }
+        Transport { socket, readable: false, writable: false, fate: Fate::Open, watch: Watch::Off }
     }
 
     /// A connected socket, which can be written until it says otherwise.
     pub fn connected(socket: S) -> Transport<S> {
-        Transport { socket, ready: Edges { writable: true, ..Edges::default() }, watch: Watch::Off }
+        Transport { writable: true, ..Transport::new(socket) }
     }
 
     /// What it has to be watched for and is not yet, if it is to wait for an edge.
     pub fn unwatched(&self) -> Option<Watch> {
-        let needed = if self.ready.writable { Watch::Reads } else { Watch::Both };
+        let needed = if self.writable { Watch::Reads } else { Watch::Both };
         (self.watch < needed).then_some(needed)
     }
 
@@ -229,20 +245,24 @@ impl<S: Socket> Transport<S> {
     /// Takes note of an event.
     #[inline]
     pub fn mark(&mut self, edges: Edges) {
-        self.ready.readable |= edges.readable || edges.read_closed || edges.failed;
-        self.ready.writable |= edges.writable || edges.failed;
-        self.ready.read_closed |= edges.read_closed || edges.failed;
-        self.ready.failed |= edges.failed;
+        self.readable |= edges.readable || edges.read_closed || edges.failed;
+        self.writable |= edges.writable || edges.failed;
+        let fate = match edges {
+            Edges { failed: true, .. } => Fate::Failed,
+            Edges { read_closed: true, .. } => Fate::ReadClosed,
+            Edges { .. } => Fate::Open,
+        };
+        self.fate = self.fate.max(fate);
     }
 
     /// Whether a read is worth a try.
     pub fn is_readable(&self) -> bool {
-        self.ready.readable
+        self.readable
     }
 
     /// Whether a write is worth a try.
     pub fn is_writable(&self) -> bool {
-        self.ready.writable
+        self.writable
     }
 
     /// Reads once. `into` is not empty.
@@ -253,11 +273,11 @@ impl<S: Socket> Transport<S> {
             match self.socket.recv(into) {
                 Ok(0) => return Ok(Received::End),
                 Ok(count) => {
-                    self.ready.readable = count == into.len() || self.ready.read_closed;
+                    self.readable = count == into.len() || self.fate >= Fate::ReadClosed;
                     return Ok(Received::Bytes(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.readable = false;
+                    self.readable = false;
                     return Ok(Received::Blocked);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -272,11 +292,11 @@ impl<S: Socket> Transport<S> {
         loop {
             match self.socket.send(bytes) {
                 Ok(count) => {
-                    self.ready.writable = count == bytes.len();
+                    self.writable = count == bytes.len();
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.writable = false;
+                    self.writable = false;
                     return Ok(0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -288,7 +308,7 @@ impl<S: Socket> Transport<S> {
     /// Whether bytes can be spliced from it. Not where a peer has ended or sent urgent data, at which a splice gets no
     /// further: what is left there is for reads.
     pub fn can_fill_a_pipe(&self) -> bool {
-        !self.ready.read_closed && self.socket.splices()
+        self.fate < Fate::ReadClosed && self.socket.splices()
     }
 
     /// Whether bytes can be spliced to it.
@@ -305,7 +325,7 @@ impl<S: Socket> Transport<S> {
                 Ok(0) => return Ok(Received::End),
                 Ok(count) => return Ok(Received::Bytes(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.readable = false;
+                    self.readable = false;
                     return Ok(Received::Blocked);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -323,7 +343,7 @@ impl<S: Socket> Transport<S> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.writable = false;
+                    self.writable = false;
                     return Ok(0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -355,7 +375,7 @@ impl<S: Socket> Transport<S> {
 
     /// Whether an event has called it failed.
     pub fn is_failed(&self) -> bool {
-        self.ready.failed
+        self.fate == Fate::Failed
     }
 
     /// The error of a socket that an event has called failed. Costs nothing on any other.
@@ -366,13 +386,13 @@ impl<S: Socket> Transport<S> {
     /// Whether a dialed socket is connected: `None` while that is not settled. Where there is something to write, a
     /// write tells as much.
     pub fn connected_by_now(&mut self) -> Option<io::Result<()>> {
-        if !self.ready.writable {
+        if !self.writable {
             return None;
         }
         if self.socket.is_connected() {
             return Some(Ok(()));
         }
-        self.ready.writable = false;
+        self.writable = false;
         self.socket.take_error().map(Err)
     }
 }
