@@ -25,7 +25,7 @@ use std::time::Duration;
 pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 
 /// Buffers that a burst made larger than this are cut back after it: memory is for tunnels.
-const BUFFER_BYTES_KEPT: usize = 64 << 10;
+const BUFFER_BYTES_KEPT: usize = 8 << 10;
 
 /// Between two writes. On one processor a thread that writes each line as it comes is woken for each, which costs more
 /// than the line: six system calls for a tunnel that has twenty. Who watches a log does not see ten milliseconds.
