@@ -85,7 +85,7 @@ const READS_MAX: usize = 16;
 pub struct Flow {
     phase: Phase,
     engine: Engine,
-    /// Payload bytes that the sink has taken; below zero as long as it has not taken all of the head in front of them.
+    /// Bytes that the sink has taken, less those that `discount` leaves out: below zero before it has taken those.
     flushed: i64,
     /// When bytes, or the end, last came or went. While bytes are held none come, so then it is when the sink last took
     /// some, or when they began to wait for it.
@@ -271,7 +271,7 @@ impl Flow {
         self.moved_at
     }
 
-    /// Payload bytes that the sink has taken.
+    /// Bytes that the sink has taken, less those that are discounted.
     pub fn flushed(&self) -> u64 {
         self.flushed.max(0) as u64
     }

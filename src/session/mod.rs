@@ -119,7 +119,7 @@ pub struct Tools {
     pub journal: Journal,
     /// The counters.
     pub stats: Arc<Stats>,
-    /// Bytes that were taken from sources.
+    /// Bytes that were taken from sources, given to sinks after they were held, or dropped; the loop sets it back.
     pub moved: usize,
 }
 

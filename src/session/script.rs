@@ -272,6 +272,11 @@ impl Peer {
         wire.edges.readable = true;
     }
 
+    /// Whether urgent data is still ahead of what can be read.
+    pub fn has_urgent(&self) -> bool {
+        self.wire().urgent.is_some()
+    }
+
     /// Sends urgent data: a byte that is none of the stream's.
     pub fn sends_urgent(&self) {
         let wire = &mut *self.wire();

@@ -19,9 +19,9 @@ use crate::sys::{self, Keepalive, splice};
 
 /// What a transport needs of a socket. The kernel's sockets are one implementation, the tests' scripts another.
 pub trait Socket {
-    /// As read(2).
+    /// As recv(2).
     fn recv(&mut self, into: &mut [u8]) -> io::Result<usize>;
-    /// As write(2).
+    /// As send(2), without a signal.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Whether bytes can be spliced from it and to it.
     fn splices(&self) -> bool;

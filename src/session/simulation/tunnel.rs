@@ -94,7 +94,9 @@ impl Tunnel {
             // Whoever is known to take everything must get everything, unless it fails itself.
             self.peer(1 - end).takes(PLENTY);
             self.play.tell(SIDES[1 - end]);
-            self.ends[end].offered = true;
+            // A splice stops at urgent data, and where its event is still on its way it is told of a reset first: what
+            // stands behind the mark is lost then.
+            self.ends[end].offered = !self.peer(end).has_urgent();
         }
         (self.ends[end].ended, self.ends[end].failed) = (true, true);
         if dice.bool() {
