@@ -48,7 +48,7 @@ impl Listener {
         Ok(Listener { socket, address, ready: false, retry_at: None })
     }
 
-    /// The next client and its address, which one of a unix socket has not.
+    /// The next client and its address, which a client on a unix socket does not have.
     pub fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match &self.socket {
             Socket::Tcp(socket) => socket.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),

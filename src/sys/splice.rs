@@ -38,7 +38,7 @@ mod kernel {
     const ROOM_BYTES_MIN: libc::c_int = 64 * 1024;
 
     /// The most that is asked of the kernel at once. It may be more than the pipe's room, which is counted in slots: a
-    /// slot takes a piece of a socket's buffer whole, of up to 32 KiB.
+    /// slot takes a piece of a socket's buffer whole, of up to 32 KiB. The loop's own budget is less.
     const LENGTH_MAX: usize = 1 << 20;
 
     /// A pipe, and how much is in it.
