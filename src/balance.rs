@@ -437,7 +437,9 @@ fn hash(parts: &[&[u8]]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{AccessTarget, Address, HashKey, Limits, Log, LogFormat, Tcp};
+    use crate::plan::{
+        AccessTarget, Address, Drain, HashKey, Limits, Log, LogFormat, OnRemoved, Order, Tcp, Workers,
+    };
 
     const POOL: PoolId = PoolId(0);
     const SECOND: Duration = Duration::from_secs(1);
@@ -455,6 +457,7 @@ mod tests {
             weight: number(text, '*', 1),
             max_conns: number(text, '<', 0),
             backup: text[1..].contains('b'),
+            drain: text.contains('-'),
         };
         Plan {
             listeners: vec![],
@@ -465,6 +468,8 @@ mod tests {
                 max_fails: 1,
                 fail_timeout: 10 * SECOND,
                 proxy_header: None,
+                on_removed: OnRemoved::Keep,
+                rebalance: None,
             }],
             limits: Limits {
                 max_connections: 1,
@@ -479,7 +484,8 @@ mod tests {
                 format: LogFormat::Text,
                 query: false,
             },
-            drain_timeout: None,
+            drain: Drain { rate: 0, order: Order::Oldest, timeout: None },
+            workers: Workers::Count(1),
         }
     }
 

@@ -653,7 +653,7 @@ impl EventLoop {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Drain if self.phase == Phase::Serving => {
-                    let timeout = self.plan.drain_timeout;
+                    let timeout = self.plan.drain.timeout;
                     self.phase = Phase::Draining(timeout.map(|timeout| self.clock.now + timeout));
                     self.listeners.clear();
                     log::info!("draining {} sessions", self.slots.len());

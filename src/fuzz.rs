@@ -3,7 +3,7 @@
 pub use crate::proto::body::fuzz as body;
 pub use crate::proto::proxy_header::fuzz as proxy_header;
 
-use crate::plan::{HostRule, PathRule, PoolId, Route, Strictness};
+use crate::plan::{PoolId, Route};
 use crate::proto::head::{self, Framing, Scanner, Version};
 use crate::proto::request::{self, Introduction, Request, Wanted};
 use crate::proto::response::{self, Answer, Asked};
@@ -23,18 +23,7 @@ fn end_of_head(data: &[u8]) -> Option<usize> {
 pub fn request_head(data: &[u8]) {
     let Some(end) = end_of_head(data) else { return };
     let Ok(request) = head::parse_request(&data[..end], 100).and_then(request::read) else { return };
-    let route = Route {
-        host: HostRule::Any,
-        path: PathRule::Any,
-        pool: PoolId(0),
-        upgrade: vec!["websocket".into()],
-        origins: Vec::new(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        strictness: Strictness::Strict,
-        set_headers: Vec::new(),
-        remove_headers: Vec::new(),
-    };
+    let route = Route::catch_all(PoolId(0));
     let Ok(wanted) = request::wanted(&request, &route) else { return };
     for trusted in [false, true] {
         let intro =

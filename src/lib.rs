@@ -47,6 +47,7 @@ mod error;
 mod event_loop;
 #[doc(hidden)]
 pub mod fuzz;
+mod identity;
 mod limit;
 mod listener;
 pub mod log_writer;

@@ -24,9 +24,56 @@ pub struct Plan {
     pub tcp: Tcp,
     /// What is logged, and where.
     pub log: Log,
-    /// How long open tunnels may finish after a stop was asked for; `None`: as long as they like.
-    pub drain_timeout: Option<Duration>,
+    /// How tunnels that have to go are closed.
+    pub drain: Drain,
+    /// Event loops, a thread each.
+    pub workers: Workers,
 }
+
+/// How tunnels that have to go are closed: at stop, those of servers, routes and listeners that drain or are removed,
+/// and those that have reached their lifetime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Tunnels closed a second, in all workers together; 0: none before the deadline, then all.
+    pub rate: u32,
+    /// Which come first.
+    pub order: Order,
+    /// How long tunnels may go on from when they have to go; `None`: as long as they like.
+    pub timeout: Option<Duration>,
+}
+
+/// Which of the tunnels that have to go come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Those that have been open for longest.
+    Oldest,
+    /// Those that have been silent for longest.
+    Quietest,
+}
+
+/// How many event loops there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// So many.
+    Count(u16),
+    /// One for each processor that this process may use.
+    Auto,
+}
+
+/// What becomes of tunnels whose route or server is not in a new configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRemoved {
+    /// They go on.
+    Keep,
+    /// They are closed at the pace of [`Drain`].
+    Drain,
+    /// They are closed at once.
+    Close,
+}
+
+/// A share of something, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Share(pub f32);
 
 /// An index into [`Plan::pools`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +119,10 @@ pub struct Listener {
     pub trusted_proxies: Trusted,
     /// The waits of sessions accepted here.
     pub timeouts: Timeouts,
+    /// Whether it takes in nobody: it is not listened on, and its tunnels are drained.
+    pub drain: bool,
+    /// What becomes of the tunnels of its own `upstream` when it is removed.
+    pub on_removed: OnRemoved,
 }
 
 /// What a listener's clients say first.
@@ -142,10 +193,34 @@ pub struct Route {
     pub set_headers: Vec<(String, Template)>,
     /// Names of fields taken off the request to the server, in lower case.
     pub remove_headers: Vec<String>,
+    /// Whether it takes nothing new: requests are answered 503, and its tunnels are drained.
+    pub drain: bool,
+    /// What becomes of its tunnels when it is removed.
+    pub on_removed: OnRemoved,
+}
+
+impl Route {
+    /// A route for anything, with every default: what a listener's own `upstream` stands for.
+    pub fn catch_all(pool: PoolId) -> Route {
+        Route {
+            host: HostRule::Any,
+            path: PathRule::Any,
+            pool,
+            upgrade: vec!["websocket".to_owned()],
+            origins: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            strictness: Strictness::Strict,
+            set_headers: Vec::new(),
+            remove_headers: Vec::new(),
+            drain: false,
+            on_removed: OnRemoved::Keep,
+        }
+    }
 }
 
 /// The hosts that a route is for. Names are in lower case, without port or trailing dot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostRule {
     /// Every host, and requests without one.
     Any,
@@ -156,7 +231,7 @@ pub enum HostRule {
 }
 
 /// The paths that a route is for, compared with the normalized path of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathRule {
     /// Every path.
     Any,
@@ -210,6 +285,19 @@ pub struct Pool {
     pub fail_timeout: Duration,
     /// The PROXY protocol header written ahead of everything else, if any.
     pub proxy_header: Option<ProxyVersion>,
+    /// What becomes of tunnels to a server that is removed.
+    pub on_removed: OnRemoved,
+    /// How surplus tunnels are closed after servers were added or came back; `None`: they are not.
+    pub rebalance: Option<Rebalance>,
+}
+
+/// How tunnels are spread again over a pool's servers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rebalance {
+    /// How far above its share, by weight, a server may stay.
+    pub within: Share,
+    /// Tunnels closed a second, in all workers together; at least 1.
+    pub rate: u32,
 }
 
 /// One configured server.
@@ -225,6 +313,8 @@ pub struct Backend {
     pub max_conns: u32,
     /// Whether it is used only when no other is in.
     pub backup: bool,
+    /// Whether it takes nothing new; its tunnels are drained.
+    pub drain: bool,
 }
 
 /// How a backend is chosen.
@@ -274,6 +364,8 @@ pub struct Timeouts {
     pub stalled: Option<Duration>,
     /// A tunnel's age.
     pub lifetime: Option<Duration>,
+    /// How much of its lifetime a tunnel may lack, drawn for each, so that tunnels opened together do not end together.
+    pub lifetime_jitter: Share,
 }
 
 /// Bounds on what peers can cause.

@@ -114,21 +114,10 @@ fn within(networks: &[IpNet], client: Option<IpAddr>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{PoolId, Strictness};
+    use crate::plan::PoolId;
 
     fn route(host: HostRule, path: PathRule) -> Route {
-        Route {
-            host,
-            path,
-            pool: PoolId(0),
-            upgrade: vec![],
-            origins: vec![],
-            allow: vec![],
-            deny: vec![],
-            strictness: Strictness::Strict,
-            set_headers: vec![],
-            remove_headers: vec![],
-        }
+        Route { host, path, upgrade: vec![], ..Route::catch_all(PoolId(0)) }
     }
 
     fn networks(text: &str) -> Vec<IpNet> {

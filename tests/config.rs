@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit::plan::{
-    AccessTarget, Address, Balance, HashKey, HostRule, LogFormat, Mode, PathRule, Piece, Plan, PoolId,
-    ProxyHeaderIn, ProxyVersion, Route, Strictness,
+    AccessTarget, Address, Balance, Drain, HashKey, HostRule, LogFormat, Mode, OnRemoved, Order, PathRule,
+    Piece, Plan, PoolId, ProxyHeaderIn, ProxyVersion, Rebalance, Route, Share, Strictness, Workers,
 };
 use adit::{Config, ConfigError};
 
@@ -89,8 +89,11 @@ fn six_lines_are_enough() {
     assert_eq!(timeouts.idle, None);
     assert_eq!(timeouts.half_closed, Some(Duration::from_secs(60)));
     assert_eq!(timeouts.stalled, Some(Duration::from_secs(60)));
-    assert_eq!(timeouts.lifetime, None);
-    assert_eq!(plan.drain_timeout, Some(Duration::from_secs(30)));
+    assert_eq!((timeouts.lifetime, timeouts.lifetime_jitter), (None, Share(0.0)));
+    let timeout = Some(Duration::from_secs(30));
+    assert_eq!(plan.drain, Drain { rate: 0, order: Order::Oldest, timeout });
+    assert_eq!(plan.workers, Workers::Count(1));
+    assert_eq!((plan.listeners[0].drain, plan.listeners[0].on_removed), (false, OnRemoved::Keep));
     assert_eq!(plan.limits.max_connections, 10_000);
     assert_eq!(plan.limits.max_connections_per_ip, 0);
     assert_eq!(plan.limits.max_header_bytes, 16_384);
@@ -106,13 +109,14 @@ fn six_lines_are_enough() {
     assert_eq!((&catch_all.host, &catch_all.path), (&HostRule::Any, &PathRule::Any));
     assert_eq!((catch_all.pool, catch_all.strictness), (PoolId(0), Strictness::Strict));
     assert_eq!(catch_all.upgrade, ["websocket"]);
+    assert_eq!((catch_all.drain, catch_all.on_removed), (false, OnRemoved::Keep));
     let [pool] = plan.pools.as_slice() else { panic!("one pool") };
     assert_eq!((pool.name.as_str(), &pool.balance), ("websocket", &Balance::RoundRobin));
     assert_eq!((pool.max_fails, pool.fail_timeout), (1, Duration::from_secs(10)));
-    assert_eq!(pool.proxy_header, None);
+    assert_eq!((pool.proxy_header, pool.on_removed, pool.rebalance), (None, OnRemoved::Keep, None));
     let [backend] = pool.backends.as_slice() else { panic!("one backend") };
     assert_eq!(backend.name, "127.0.0.1:8010");
-    assert_eq!((backend.weight, backend.max_conns, backend.backup), (1, 0, false));
+    assert_eq!((backend.weight, backend.max_conns, backend.backup, backend.drain), (1, 0, false, false));
 }
 
 #[test]
@@ -155,6 +159,7 @@ fn the_annotated_file_has_every_key() {
         "",
         "[log]",
         "[timeouts]",
+        "[drain]",
         "[limits]",
         "[tcp]",
         "[[listener]]",
@@ -182,6 +187,7 @@ fn the_annotated_file_has_every_key() {
 fn everything_can_be_written() {
     let plan = plan(
         r#"
+        workers = "auto"
         [log]
         level = "debug"
         access = "/var/log/adit.log"
@@ -192,7 +198,11 @@ fn everything_can_be_written() {
         half_closed = "off"
         stalled = "off"
         lifetime = "7d"
+        lifetime_jitter = "12.5%"
         drain = "off"
+        [drain]
+        rate = 400
+        order = "quietest"
         [limits]
         max_connections = 5
         max_connections_per_ip = 3
@@ -207,6 +217,8 @@ fn everything_can_be_written() {
         protocol = "tcp"
         upstream = "b"
         proxy_protocol = "any"
+        drain = true
+        on_removed = "close"
         [listener.timeouts]
         connect = "1s"
         [[listener]]
@@ -221,8 +233,15 @@ fn everything_can_be_written() {
         deny = ["192.0.2.7"]
         set_headers = { Z = "$host", A = "x", M = "" }
         remove_headers = ["X-Debug"]
+        drain = true
+        on_removed = "drain"
         [upstream.b]
-        servers = ["one.test:80", { address = "unix:/run/b.sock", weight = 9, max_conns = 7, backup = true }]
+        servers = [
+            "one.test:80",
+            { address = "unix:/run/b.sock", weight = 9, max_conns = 7, backup = true, drain = true },
+        ]
+        on_removed = "drain"
+        rebalance = { within = "5%" }
         balance = "least_conn"
         max_fails = 0
         fail_timeout = "1m"
@@ -239,9 +258,12 @@ fn everything_can_be_written() {
         (log::LevelFilter::Debug, LogFormat::Json, true)
     );
     assert_eq!((plan.tcp.keepalive, plan.tcp.user_timeout), (None, Some(Duration::from_millis(1))));
-    assert_eq!((plan.drain_timeout, plan.limits.max_connections), (None, 5));
+    assert_eq!(plan.drain, Drain { rate: 400, order: Order::Quietest, timeout: None });
+    assert_eq!((plan.workers, plan.limits.max_connections), (Workers::Auto, 5));
 
     let [tcp, http] = plan.listeners.as_slice() else { panic!("two listeners") };
+    assert_eq!((tcp.drain, tcp.on_removed), (true, OnRemoved::Close));
+    assert_eq!(http.timeouts.lifetime_jitter, Share(0.125));
     assert_eq!(tcp.mode, Mode::Tcp { pool: PoolId(0) });
     assert_eq!(tcp.proxy_header, Some(ProxyHeaderIn::Any));
     assert_eq!(
@@ -254,6 +276,11 @@ fn everything_can_be_written() {
     let Mode::Http { routes } = &http.mode else { panic!("an http listener") };
     let [route] = routes.as_slice() else { panic!("one route: there is no upstream to catch the rest") };
     assert_eq!((route.pool, route.strictness), (PoolId(1), Strictness::Lenient));
+    assert_eq!((route.drain, route.on_removed), (true, OnRemoved::Drain));
+    let [pool, other] = plan.pools.as_slice() else { panic!("two pools") };
+    assert_eq!((pool.on_removed, other.on_removed), (OnRemoved::Drain, OnRemoved::Keep));
+    assert_eq!(pool.rebalance, Some(Rebalance { within: Share(0.05), rate: 50 }));
+    assert!(pool.backends[1].drain && !pool.backends[0].drain);
     assert!(route.upgrade.is_empty());
     assert_eq!(route.origins, ["https://example.com"]);
     assert_eq!((route.allow.len(), route.deny.len()), (1, 1));
@@ -400,8 +427,68 @@ servers = [▶localhost:80]
 backlog▶
 ! not TOML: key with no value, expected `=`
 @file
-▶workers = 1
-! workers: there is no key "workers" (the keys here are log, timeouts, limits, tcp, listener, upstream)
+▶threads = 1
+! threads: there is no key "threads" (the keys here are workers, log, timeouts, drain, limits, tcp, listener, upstream)
+@file
+workers = ▶"many"
+! workers: "many" is no number of workers (1 to 1024, or "auto")
+@file
+workers = ▶0
+! workers: 0 is out of range (1 to 1024, or "auto")
+@file
+workers = ▶1.5
+! workers: found the number 1.5, expected a number or "auto"
+@file
+[drain]
+rate = ▶-1
+! drain.rate: -1 is out of range (0 to 1000000)
+@file
+[drain]
+order = ▶"newest"
+! drain.order: "newest" is none of the choices (the choices are "oldest", "quietest")
+@file
+[timeouts]
+lifetime_jitter = ▶0.1
+! timeouts.lifetime_jitter: found the number 0.1, expected a percentage in quotes such as "10%"
+@file
+[timeouts]
+lifetime_jitter = ▶"0.1"
+! timeouts.lifetime_jitter: "0.1" is no percentage (such as "10%")
+@file
+[timeouts]
+lifetime_jitter = ▶"inf%"
+! timeouts.lifetime_jitter: "inf%" is no percentage (such as "10%")
+@file
+[timeouts]
+lifetime_jitter = ▶"101%"
+! timeouts.lifetime_jitter: "101%" is out of range ("0%" to "100%")
+@listener
+on_removed = ▶"cut"
+! listener[0].on_removed: "cut" is none of the choices (the choices are "keep", "drain", "close")
+@route
+on_removed = ▶"cut"
+! listener[0].route[0].on_removed: "cut" is none of the choices (the choices are "keep", "drain", "close")
+@upstream
+servers = ["one.test:80"]
+on_removed = ▶"kep"
+! upstream.w.on_removed: "kep" is none of the choices (did you mean "keep"? The choices are "keep", "drain", "close")
+@upstream
+servers = ["one.test:80"]
+rebalance = ▶true
+! upstream.w.rebalance: found the boolean true, expected a table
+@upstream
+servers = ["one.test:80"]
+rebalance = { ▶share = "10%" }
+! upstream.w.rebalance.share: there is no key "share" (the keys here are within, rate)
+@upstream
+servers = ["one.test:80"]
+rebalance = { rate = ▶0 }
+! upstream.w.rebalance.rate: 0 is out of range (1 to 1000000)
+@upstream
+servers = ["one.test:80"]
+balance = "ip_hash"
+rebalance = ▶{ within = "10%" }
+! upstream.w.rebalance: a hash says where each client goes: one that is closed comes back to the same server (balance = "round_robin", "least_conn" or "random_two")
 @file
 [▶logs]
 ! logs: there is no key "logs" (did you mean "log"?)
@@ -419,7 +506,7 @@ backlog▶
 @listener
 [listener.timeouts]
 ▶keepalive = "1s"
-! listener[0].timeouts.keepalive: there is no key "keepalive" (the keys here are handshake, connect, response, idle, half_closed, stalled, lifetime, drain)
+! listener[0].timeouts.keepalive: there is no key "keepalive" (the keys here are handshake, connect, response, idle, half_closed, stalled, lifetime, lifetime_jitter, drain)
 @route
 ▶Host = "a"
 ! listener[0].route[0].Host: there is no key "Host" (did you mean "host"?)
@@ -844,12 +931,12 @@ upstream.w.servers = [▶true]
 ! upstream.w.servers[0]: found the boolean true, expected a string or a table such as { address = "10.0.0.1:80", weight = 2 }
 @file
 listener = [{ ▶port = 1 }]
-! listener[0].port: there is no key "port" (the keys here are listen, protocol, upstream, proxy_protocol, trusted_proxies, timeouts, route)
+! listener[0].port: there is no key "port" (the keys here are listen, protocol, upstream, proxy_protocol, trusted_proxies, drain, on_removed, timeouts, route)
 @file
 # café 😀
 #é
 ▶"a\"bü" = 1
-! "a\"bü": there is no key "a\"bü" (the keys here are log, timeouts, limits, tcp, listener, upstream)
+! "a\"bü": there is no key "a\"bü" (the keys here are workers, log, timeouts, drain, limits, tcp, listener, upstream)
 @file
 tcp = { keepalive = "off", user_timeout = "off", ▶"" = 1 }
 ! tcp."": there is no key "" (the keys here are keepalive, user_timeout, backlog)

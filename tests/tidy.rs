@@ -13,6 +13,7 @@ const TABLE: &[(&str, &[&str])] = &[
     // Pure: values in, decisions out.
     ("error", &[]),
     ("plan", &["ipnet", "log::LevelFilter"]),
+    ("identity", &["crate::plan"]),
     ("moment", &[]),
     ("timer", &["crate::moment"]),
     ("limit", &[]),

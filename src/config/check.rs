@@ -13,10 +13,11 @@ use toml::Spanned;
 use super::locate::{Fault, key, line};
 use super::pools;
 use super::values::{self, Edit, Wrong, did_you_mean, quoted, wrong};
-use super::{File, Integer, Resolve, Table, Text, Texts, Wait};
+use super::{File, Integer, Percent, Resolve, Table, Text, Texts, Wait};
 use crate::plan::{
-    AccessTarget, Address, Balance, HashKey, HostRule, Limits, Listener, Log, LogFormat, Mode, PathRule,
-    Plan, PoolId, ProxyHeaderIn, Route, Strictness, Tcp, Template, Timeouts, Trusted,
+    AccessTarget, Address, Balance, Drain, HashKey, HostRule, Limits, Listener, Log, LogFormat, Mode,
+    OnRemoved, Order, PathRule, Plan, PoolId, ProxyHeaderIn, Route, Share, Strictness, Tcp, Template,
+    Timeouts, Trusted, Workers,
 };
 
 /// Checks everything.
@@ -24,7 +25,8 @@ pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result
     let upstreams = Upstreams::of(file)?;
     let log = log(&file.log)?;
     let timeouts = timeouts(&file.timeouts, &TIMEOUTS)?;
-    let drain_timeout = wait_or_off(&file.timeouts.drain, Some(seconds(30)))?;
+    let drain = drain(file)?;
+    let workers = workers(&file.workers)?;
     let limits = limits(&file.limits)?;
     let tcp = tcp(&file.tcp)?;
     let listeners = listeners(file, text, &upstreams, &timeouts)?;
@@ -36,7 +38,7 @@ pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result
         }
         pools.push(pool);
     }
-    Ok(Plan { listeners, pools, limits, tcp, log, drain_timeout })
+    Ok(Plan { listeners, pools, limits, tcp, log, drain, workers })
 }
 
 /// A tcp listener has no request to take a value from: its clients would all go round robin, which nobody meant.
@@ -138,6 +140,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     half_closed: Some(seconds(60)),
     stalled: Some(seconds(60)),
     lifetime: None,
+    lifetime_jitter: Share(0.0),
 };
 
 /// The waits that are written, and for the rest the more general ones.
@@ -150,7 +153,44 @@ fn timeouts(written: &super::Timeouts, general: &Timeouts) -> Result<Timeouts, F
         half_closed: wait_or_off(&written.half_closed, general.half_closed)?,
         stalled: wait_or_off(&written.stalled, general.stalled)?,
         lifetime: wait_or_off(&written.lifetime, general.lifetime)?,
+        lifetime_jitter: percent(&written.lifetime_jitter, general.lifetime_jitter)?,
     })
+}
+
+fn drain(file: &File) -> Result<Drain, Fault> {
+    let orders = [("oldest", Order::Oldest), ("quietest", Order::Quietest)];
+    Ok(Drain {
+        rate: integer(&file.drain.rate, 0, 0..=PACE_MAX)?,
+        order: choose(&file.drain.order, Order::Oldest, &orders)?,
+        timeout: wait_or_off(&file.timeouts.drain, Some(seconds(30)))?,
+    })
+}
+
+/// The most tunnels that are closed a second: beyond this a pace is none.
+pub(super) const PACE_MAX: i64 = 1_000_000;
+
+/// The most event loops: more than processors that a proxy has use for.
+const WORKERS_MAX: i64 = 1024;
+
+fn workers(written: &Option<Spanned<super::Workers>>) -> Result<Workers, Fault> {
+    let Some(written) = written else { return Ok(Workers::Count(1)) };
+    let help = format!("1 to {WORKERS_MAX}, or \"auto\"");
+    match written.get_ref() {
+        super::Workers::Word(word) if word == "auto" => Ok(Workers::Auto),
+        super::Workers::Word(word) => {
+            Err(Fault::at(written, wrong(format!("{} is no number of workers", quoted(word))).help(help)))
+        }
+        super::Workers::Count(count) => match u16::try_from(*count) {
+            Ok(workers) if (1..=WORKERS_MAX).contains(count) => Ok(Workers::Count(workers)),
+            Ok(_) | Err(_) => Err(Fault::at(written, wrong(format!("{count} is out of range")).help(help))),
+        },
+    }
+}
+
+/// What `on_removed` says.
+pub(super) fn on_removed(written: &Option<Text>) -> Result<OnRemoved, Fault> {
+    let choices = [("keep", OnRemoved::Keep), ("drain", OnRemoved::Drain), ("close", OnRemoved::Close)];
+    choose(written, OnRemoved::Keep, &choices)
 }
 
 fn limits(written: &super::Limits) -> Result<Limits, Fault> {
@@ -248,6 +288,8 @@ fn listener(
         proxy_header: choose(&written.proxy_protocol, None, &proxy_headers)?,
         trusted_proxies: trusted(written.trusted_proxies.as_ref().map_or(&[], |list| list.get_ref()))?,
         timeouts: timeouts(&written.timeouts, general)?,
+        drain: written.drain,
+        on_removed: on_removed(&written.on_removed)?,
     })
 }
 
@@ -270,6 +312,9 @@ fn tunnel(table: &Table<super::Listener>, upstream: Option<PoolId>) -> Result<Mo
     }
 }
 
+/// The most routes of a listener.
+const ROUTES_MAX: usize = 65_000;
+
 /// The routes in the order in which they are tried.
 fn http(
     table: &Table<super::Listener>,
@@ -290,12 +335,19 @@ fn http(
                 (None, None) => Fault::at(written, wrong),
             });
         }
+        // Tunnels remember theirs in two bytes, and a listener's own upstream is one more.
+        if routes.len() == ROUTES_MAX {
+            return Err(Fault::at(written, wrong("too many routes").help(format!("at most {ROUTES_MAX}"))));
+        }
         routes.push(route);
         places.push(line(text, written));
     }
     routes.sort_by_key(rank);
     match upstream {
-        Some(pool) => routes.push(catch_all(pool)),
+        Some(pool) => {
+            let on_removed = on_removed(&table.get_ref().on_removed)?;
+            routes.push(Route { on_removed, ..Route::catch_all(pool) });
+        }
         None if routes.is_empty() => {
             let wrong =
                 wrong("this [[listener]] has neither an upstream nor a route: it could only answer 404");
@@ -324,29 +376,13 @@ fn rank(route: &Route) -> (u8, usize, u8, usize) {
     (host, host_length, path, path_length)
 }
 
-/// A listener's own `upstream`: a route for anything, with every default.
-fn catch_all(pool: PoolId) -> Route {
-    Route {
-        host: HostRule::Any,
-        path: PathRule::Any,
-        pool,
-        upgrade: vec!["websocket".to_owned()],
-        origins: Vec::new(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        strictness: Strictness::Strict,
-        set_headers: Vec::new(),
-        remove_headers: Vec::new(),
-    }
-}
-
 fn route(table: &Table<super::Route>, upstreams: &Upstreams<'_>) -> Result<Route, Fault> {
     let written = table.get_ref();
     let Some(upstream) = &written.upstream else {
         let wrong = wrong("this [[listener.route]] does not say where its requests go");
         return Err(Fault::lacks(table, "upstream", wrong.help("upstream = \"NAME\"")));
     };
-    let default = catch_all(upstreams.find(upstream)?);
+    let default = Route::catch_all(upstreams.find(upstream)?);
     let strictness = [("strict", Strictness::Strict), ("lenient", Strictness::Lenient)];
     Ok(Route {
         host: read(&written.host, values::host_rule)?.unwrap_or(default.host),
@@ -364,6 +400,8 @@ fn route(table: &Table<super::Route>, upstreams: &Upstreams<'_>) -> Result<Route
         remove_headers: distinct(&written.remove_headers, |name| {
             values::field_name(name, Edit::Remove).map(|()| name.to_ascii_lowercase())
         })?,
+        drain: written.drain,
+        on_removed: on_removed(&written.on_removed)?,
     })
 }
 
@@ -431,6 +469,10 @@ pub(super) fn wait(written: &Option<Wait>, default: Duration) -> Result<Duration
 
 fn wait_or_off(written: &Option<Wait>, default: Option<Duration>) -> Result<Option<Duration>, Fault> {
     written.as_ref().map_or(Ok(default), |wait| at(wait, values::wait_or_off(&wait.get_ref().0)))
+}
+
+pub(super) fn percent(written: &Option<Percent>, default: Share) -> Result<Share, Fault> {
+    written.as_ref().map_or(Ok(default), |percent| at(percent, values::percent(&percent.get_ref().0)))
 }
 
 /// A duration that the kernel must be able to take.

@@ -125,8 +125,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
+    workers: Option<Spanned<Workers>>,
     log: Fields<Log>,
     timeouts: Fields<Timeouts>,
+    drain: Fields<Drain>,
     limits: Fields<Limits>,
     tcp: Fields<Tcp>,
     listener: Vec<Table<Listener>>,
@@ -153,8 +155,16 @@ struct Timeouts {
     half_closed: Option<Wait>,
     stalled: Option<Wait>,
     lifetime: Option<Wait>,
+    lifetime_jitter: Option<Percent>,
     /// In `[timeouts]` only.
     drain: Option<Wait>,
+}
+
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Drain {
+    rate: Option<Integer>,
+    order: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -182,6 +192,8 @@ struct Listener {
     upstream: Option<Text>,
     proxy_protocol: Option<Text>,
     trusted_proxies: Option<Spanned<Texts>>,
+    drain: bool,
+    on_removed: Option<Text>,
     timeouts: Fields<Timeouts>,
     route: Vec<Table<Route>>,
 }
@@ -199,6 +211,8 @@ struct Route {
     handshake: Option<Text>,
     set_headers: BTreeMap<Text, Text>,
     remove_headers: Texts,
+    drain: bool,
+    on_removed: Option<Text>,
 }
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -210,6 +224,15 @@ struct Upstream {
     max_fails: Option<Integer>,
     fail_timeout: Option<Wait>,
     proxy_protocol: Option<Text>,
+    on_removed: Option<Text>,
+    rebalance: Option<Table<Rebalance>>,
+}
+
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Rebalance {
+    within: Option<Percent>,
+    rate: Option<Integer>,
 }
 
 /// An element of `servers`.
@@ -228,6 +251,7 @@ struct Detailed {
     weight: Option<Integer>,
     max_conns: Option<Integer>,
     backup: bool,
+    drain: bool,
 }
 
 // By hand, for the message: serde's `untagged` would say that "no variant matched", and not where.
@@ -256,28 +280,71 @@ impl<'de> Deserialize<'de> for Server {
 }
 
 type Wait = Spanned<WaitText>;
+type Percent = Spanned<PercentText>;
 
-/// A duration as written. A type of its own because the usual mistake is a bare number, and "expected a string"
-/// would not say what to write into it.
+/// Text in quotes of which the usual mistake is a bare number, and "expected a string" would not say what to write into
+/// it.
+struct Quoted(&'static str);
+
+impl Visitor<'_> for Quoted {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}
+
+/// A duration as written.
 #[derive(Clone, Debug)]
 struct WaitText(String);
 
 impl<'de> Deserialize<'de> for WaitText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WaitText, D::Error> {
-        struct Quoted;
+        deserializer.deserialize_str(Quoted("a duration in quotes such as \"10s\"")).map(WaitText)
+    }
+}
 
-        impl Visitor<'_> for Quoted {
-            type Value = WaitText;
+/// A share as written.
+#[derive(Clone, Debug)]
+struct PercentText(String);
+
+impl<'de> Deserialize<'de> for PercentText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PercentText, D::Error> {
+        deserializer.deserialize_str(Quoted("a percentage in quotes such as \"10%\"")).map(PercentText)
+    }
+}
+
+/// `workers`: a number, or the word "auto", which is checked later.
+#[derive(Clone, Debug)]
+enum Workers {
+    Count(i64),
+    Word(String),
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Workers, D::Error> {
+        struct NumberOrWord;
+
+        impl Visitor<'_> for NumberOrWord {
+            type Value = Workers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration in quotes such as \"10s\"")
+                f.write_str("a number or \"auto\"")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<WaitText, E> {
-                Ok(WaitText(text.to_owned()))
+            fn visit_i64<E: de::Error>(self, count: i64) -> Result<Workers, E> {
+                Ok(Workers::Count(count))
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Workers, E> {
+                Ok(Workers::Word(word.to_owned()))
             }
         }
 
-        deserializer.deserialize_str(Quoted)
+        deserializer.deserialize_any(NumberOrWord)
     }
 }

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use toml::Spanned;
 
-use super::check::{at, choose, integer, seconds, wait};
+use super::check::{PACE_MAX, at, choose, integer, on_removed, percent, seconds, wait};
 use super::locate::{Fault, key, line};
 use super::values::{self, Target, Wrong, quoted, wrong};
 use super::{Resolve, Server, Table, Text};
-use crate::plan::{Address, Backend, Balance, Listener, Pool, ProxyVersion};
+use crate::plan::{Address, Backend, Balance, Listener, Pool, ProxyVersion, Rebalance, Share};
 
 /// The most servers of an upstream, so that an index into them fits in 16 bits.
 const BACKENDS_MAX: usize = 65_535;
@@ -60,7 +60,16 @@ pub(super) fn pool(
         let wrong = wrong("every server is a backup, and none is there to back up");
         return Err(Fault::at(servers, wrong.help("leave backup out for at least one")));
     }
-    Ok(Pool { name: name.get_ref().clone(), backends, balance, max_fails, fail_timeout, proxy_header })
+    Ok(Pool {
+        name: name.get_ref().clone(),
+        backends,
+        rebalance: rebalance(table, &balance)?,
+        balance,
+        max_fails,
+        fail_timeout,
+        proxy_header,
+        on_removed: on_removed(&written.on_removed)?,
+    })
 }
 
 fn balance(table: &Table<super::Upstream>) -> Result<Balance, Fault> {
@@ -103,14 +112,34 @@ fn balance(table: &Table<super::Upstream>) -> Result<Balance, Fault> {
     }
 }
 
+/// How surplus tunnels are closed, where they are.
+fn rebalance(table: &Table<super::Upstream>, balance: &Balance) -> Result<Option<Rebalance>, Fault> {
+    let Some(written) = &table.get_ref().rebalance else { return Ok(None) };
+    match balance {
+        Balance::RoundRobin | Balance::LeastConn | Balance::RandomTwo => {}
+        Balance::IpHash | Balance::Hash(_) => {
+            let wrong =
+                wrong("a hash says where each client goes: one that is closed comes back to the same server");
+            return Err(Fault::at(
+                written,
+                wrong.help("balance = \"round_robin\", \"least_conn\" or \"random_two\""),
+            ));
+        }
+    }
+    Ok(Some(Rebalance {
+        within: percent(&written.get_ref().within, Share(0.1))?,
+        rate: integer(&written.get_ref().rate, 50, 1..=PACE_MAX)?,
+    }))
+}
+
 /// What a server stands for: one backend, or one for each address of a name.
 fn resolved(
     server: &Spanned<Server>,
     listeners: &[Listener],
     resolve: &mut Resolve<'_>,
 ) -> Result<Vec<Backend>, Fault> {
-    let (address, weight, max_conns, backup) = match server.get_ref() {
-        Server::Plain(address) => (Spanned::new(server.span(), address.clone()), 1, 0, false),
+    let (address, weight, max_conns, backup, drain) = match server.get_ref() {
+        Server::Plain(address) => (Spanned::new(server.span(), address.clone()), 1, 0, false, false),
         Server::Detailed(written) => {
             let Some(address) = &written.address else {
                 let wrong = wrong("this server has no address");
@@ -122,11 +151,12 @@ fn resolved(
             };
             let weight = integer(&written.weight, 1, 1..=65_535)?;
             let max_conns = integer(&written.max_conns, 0, 0..=u32::MAX.into())?;
-            (address.clone(), weight, max_conns, written.backup)
+            (address.clone(), weight, max_conns, written.backup, written.drain)
         }
     };
     let written = address.get_ref();
-    let backend = |name: String, address: Address| Backend { name, address, weight, max_conns, backup };
+    let backend =
+        |name: String, address: Address| Backend { name, address, weight, max_conns, backup, drain };
     let backends = match at(&address, values::target(written))? {
         Target::Address(address) => vec![backend(written.clone(), address)],
         Target::Name => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::plan::{Address, HashKey, HostRule, PathRule, Piece, Template};
+use crate::plan::{Address, HashKey, HostRule, PathRule, Piece, Share, Template};
 use crate::proto::head::{is_hop_by_hop, is_tchar};
 use crate::proto::target::normalize;
 
@@ -101,6 +101,19 @@ fn duration(text: &str) -> Result<Option<Duration>, Wrong> {
     match duration > Duration::from_secs(DURATION_SECONDS_MAX) {
         true => Err(wrong(format!("{} is too long", quoted(text))).help("at most ten years, \"3650d\"")),
         false => Ok(Some(duration).filter(|duration| !duration.is_zero())),
+    }
+}
+
+/// A percentage, as a share.
+pub(super) fn percent(text: &str) -> Result<Share, Wrong> {
+    let number = text
+        .strip_suffix('%')
+        .map(str::trim_end)
+        .filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+    match number.and_then(|number| number.parse::<f32>().ok()) {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Share(percent / 100.0)),
+        Some(_) => Err(wrong(format!("{} is out of range", quoted(text))).help("\"0%\" to \"100%\"")),
+        None => Err(wrong(format!("{} is no percentage", quoted(text))).help("such as \"10%\"")),
     }
 }
 

@@ -1,23 +1,12 @@
 use super::*;
-use crate::plan::{HostRule, PathRule, PoolId};
+use crate::plan::PoolId;
 use crate::proto::head::parse_request;
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// A route as a listener's own `upstream` makes it.
 fn route() -> Route {
-    Route {
-        host: HostRule::Any,
-        path: PathRule::Any,
-        pool: PoolId(0),
-        upgrade: vec!["websocket".into()],
-        origins: vec![],
-        allow: vec![],
-        deny: vec![],
-        strictness: Strictness::Strict,
-        set_headers: vec![],
-        remove_headers: vec![],
-    }
+    Route::catch_all(PoolId(0))
 }
 
 /// What a server is told about a client that nobody speaks for.
