@@ -1,55 +1,99 @@
 //! The choice among a pool's backends, and what failures teach about them.
 //!
-//! A choice has two steps. First, whom to choose from: of the backends this session has not tried and that
-//! have room, those of the best rank there is (primaries that are in, else backups that are in, else
-//! primaries that are out, else backups that are out). Then, which: by the pool's [`Balance`]; among those
-//! that are out the one left alone for longest.
+//! A choice has two steps. First, whom to choose from: of the backends that take new sessions, that this session has
+//! not tried and that have room, those of the best rank there is (primaries that are in, else backups that are in, else
+//! primaries that are out, else backups that are out). Then, which: by the pool's [`Balance`]; among those that are out
+//! the one left alone for longest.
 //!
 //! Health is passive: nothing is sent to find out. `max_fails` failed tries within `fail_timeout` take a
 //! backend out. After another `fail_timeout` one session tries it, and while that try says nothing the others
 //! stay away for as long again. A session that was under way when the backend went out proves nothing by
 //! succeeding; one that chose it since does, and brings it in.
 //!
-//! The clock and the dice are arguments. The plan is one too; it must be the one the balancer was made for.
+//! What is known of a backend is in a [`Record`], which all workers share and which goes on from one configuration to
+//! the next. It is looked at when a session opens or ends, never for a message. The clock and the dice are arguments.
 
 use std::collections::{HashMap, VecDeque};
 use std::f64::consts::{LN_2, SQRT_2};
 use std::hash::Hasher;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
 use crate::moment::Moment;
-use crate::plan::{Backend, BackendId, Balance, Plan, Pool, PoolId};
+use crate::plan::{Backend, Balance, Pool};
+use crate::rebalance::{Episode, Standing};
 
-/// What is known of each backend of a [`Plan`].
-#[derive(Debug)]
+/// The choice, with memory of its own.
+#[derive(Debug, Default)]
 pub struct Balancer {
-    /// By pool, then by backend, as in the plan.
-    pools: Vec<Vec<State>>,
     /// The places in its pool of those to choose from. Kept for its memory only.
     candidates: Vec<usize>,
 }
 
+/// The backends of a pool, in the plan's order.
 #[derive(Debug)]
-struct State {
-    /// Sessions at present.
-    active: u32,
-    /// The smooth round robin's account. The accounts of a pool add up to 0, and none goes further from it
-    /// than the pool's whole weight times the square root of the number of choices: far from `i64`'s end.
-    credit: i64,
-    /// Stands for the backend in rendezvous hashing, wherever it is in the file.
-    identity: u64,
-    health: Health,
+pub struct Members {
+    records: Vec<Arc<Record>>,
+    /// Stands for a backend in rendezvous hashing, wherever it is in the file.
+    identities: Vec<u64>,
+    /// Whether tunnels are being spread anew.
+    pub episode: Arc<Episode>,
 }
 
+/// What is known of a backend.
 #[derive(Debug)]
-enum Health {
-    /// In. The failures of the last `fail_timeout`, the oldest first; fewer than `max_fails`.
-    In { failures: VecDeque<Moment> },
-    /// Out. `since`: when it last failed or was chosen. `retried`: it was chosen since it went out.
-    Out { since: Moment, retried: bool },
+pub struct Record {
+    /// What tells it from all others that there were.
+    pub id: u32,
+    /// Sessions at present.
+    active: AtomicU32,
+    /// The smooth round robin's account. What the accounts of a pool add up to stays the same while its backends do,
+    /// and none goes further from the others than the pool's whole weight times the square root of the number of
+    /// choices: far from `i64`'s end.
+    credit: AtomicI64,
+    out: Out,
+    /// The failures of the last `fail_timeout` while it is in, the oldest first; fewer than `max_fails`.
+    failures: Mutex<VecDeque<Moment>>,
+}
+
+/// Whether a backend is out. 0: it is in. Otherwise the moment when it last failed or was chosen, shifted up by one
+/// bit, and in the lowest whether it was chosen since it went out. (One word, so that workers see both at once. What is
+/// left of the moment lasts 292 years.)
+#[derive(Debug, Default)]
+struct Out(AtomicU64);
+
+/// A backend that is out.
+#[derive(Clone, Copy)]
+struct OutSince {
+    since: Moment,
+    retried: bool,
+}
+
+impl OutSince {
+    fn to_word(self) -> u64 {
+        self.since.nanos() << 1 | u64::from(self.retried)
+    }
+
+    fn from_word(word: u64) -> Option<OutSince> {
+        let since = Moment::from_nanos(word >> 1)?;
+        Some(OutSince { since, retried: word & 1 != 0 })
+    }
+}
+
+impl Out {
+    fn get(&self) -> Option<OutSince> {
+        OutSince::from_word(self.0.load(Relaxed))
+    }
+
+    /// Changes it while it is as it was seen. Says whether it was.
+    fn change(&self, seen: OutSince, to: Option<OutSince>) -> bool {
+        let to = to.map_or(0, OutSince::to_word);
+        self.0.compare_exchange(seen.to_word(), to, Relaxed, Relaxed).is_ok()
+    }
 }
 
 /// The backends that one session has tried already. Allocates nothing for the first 64 of a pool.
@@ -62,9 +106,9 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// Takes note of a try. A session has one pool, so only the place in it counts.
-    pub fn add(&mut self, id: BackendId) {
-        let (word, bit) = Tried::place(id.index.into());
+    /// Takes note of a try, by the backend's place in the session's pool.
+    pub fn add(&mut self, index: u16) {
+        let (word, bit) = Tried::place(index.into());
         match word.checked_sub(1) {
             None => self.first |= bit,
             Some(word) => {
@@ -108,13 +152,126 @@ enum Rank {
     OutBackup,
 }
 
-impl Balancer {
-    /// Every backend in, without sessions.
-    pub fn new(plan: &Plan) -> Balancer {
-        Balancer { pools: plan.pools.iter().map(states).collect(), candidates: Vec::new() }
+impl Record {
+    /// A backend that nobody has tried yet.
+    pub fn new(id: u32) -> Record {
+        Record {
+            id,
+            active: AtomicU32::default(),
+            credit: AtomicI64::default(),
+            out: Out::default(),
+            failures: Mutex::default(),
+        }
     }
 
-    /// The backend that a session of this pool should try next. `key` is for the hashing ways of balancing
+    /// Its sessions at present.
+    pub fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    /// Whether failures have taken it out.
+    pub fn is_out(&self) -> bool {
+        self.out.get().is_some()
+    }
+
+    /// A session begins to use it, unless it has `max_conns` already (0: no limit): it counts as load.
+    #[must_use]
+    pub fn open(&self, max_conns: u32) -> bool {
+        let more = |active: u32| (max_conns == 0 || active < max_conns).then(|| active + 1);
+        self.active.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// A session that was opened ends.
+    pub fn close(&self) {
+        let before = self.active.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0, "only what was opened is closed, and only once");
+    }
+
+    /// Lets one of its sessions go where it has more than this: the caller ends one and does not `close` it. However
+    /// many workers do so at once, no fewer are left.
+    pub fn shed(&self, above: u32) -> bool {
+        self.active.fetch_update(Relaxed, Relaxed, |active| (active > above).then(|| active - 1)).is_ok()
+    }
+
+    /// A try failed. `true` where this failure took it out.
+    pub fn failed(&self, rules: &Pool, now: Moment) -> bool {
+        if rules.max_fails == 0 {
+            return false;
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(out) = self.out.get() {
+            if self.out.change(out, Some(OutSince { since: now, ..out })) {
+                return false;
+            }
+        }
+        failures.push_back(now);
+        while failures.front().is_some_and(|&failure| now.since(failure) > rules.fail_timeout) {
+            failures.pop_front();
+        }
+        let goes_out = failures.len() >= rules.max_fails as usize;
+        if goes_out {
+            failures.clear();
+            self.out.0.store(OutSince { since: now, retried: false }.to_word(), Relaxed);
+        }
+        goes_out
+    }
+
+    /// A try succeeded. `true` where this brought it in again.
+    pub fn succeeded(&self) -> bool {
+        match self.out.get() {
+            // While it is in its failures stay counted: a server that fails every other time is not well.
+            None | Some(OutSince { retried: false, .. }) => false,
+            Some(out) => self.out.change(out, None),
+        }
+    }
+
+    /// It was chosen. `false`: another worker has just sent a session to find out whether it is well, and one is
+    /// enough.
+    fn chosen(&self, rank: Rank, fail_timeout: Duration, now: Moment) -> bool {
+        let Some(out) = self.out.get() else { return true };
+        let is_taken = now.since(out.since) < fail_timeout && matches!(rank, Rank::In | Rank::InBackup);
+        !is_taken && self.out.change(out, Some(OutSince { since: now, retried: true }))
+    }
+}
+
+impl Members {
+    /// The backends of a pool with what is known of each, in its order.
+    pub fn new(pool: &Pool, records: Vec<Arc<Record>>, episode: Arc<Episode>) -> Members {
+        debug_assert_eq!(records.len(), pool.backends.len(), "each backend has a record");
+        // A backend that the file names twice has two identities; with one, the second would never be chosen.
+        let mut namesakes: HashMap<&str, u32> = HashMap::new();
+        let mut identities = Vec::with_capacity(pool.backends.len());
+        for backend in &pool.backends {
+            let nth = namesakes.entry(&backend.name).or_insert(0);
+            *nth += 1;
+            identities.push(hash(&[backend.name.as_bytes(), &nth.to_le_bytes()]));
+        }
+        Members { records, identities, episode }
+    }
+
+    /// What is known of one.
+    pub fn record(&self, index: u16) -> &Record {
+        &self.records[usize::from(index)]
+    }
+
+    /// What is known of all of them.
+    pub fn records(&self) -> &[Arc<Record>] {
+        &self.records
+    }
+
+    /// How they stand to each other.
+    pub fn standings(&self, rules: &Pool) -> Vec<Standing> {
+        let standing = |(backend, record): (&Backend, &Arc<Record>)| Standing {
+            weight: backend.weight,
+            active: record.active(),
+            takes: !backend.drain && !backend.backup && !record.is_out(),
+        };
+        rules.backends.iter().zip(&self.records).map(standing).collect()
+    }
+}
+
+impl Balancer {
+    /// The place in its pool of the backend that a session should try next. `key` is for the hashing ways of balancing
     /// ([`key_of_network`], [`key_of_value`]); without one they go round robin.
     ///
     /// # Errors
@@ -122,129 +279,47 @@ impl Balancer {
     /// Where none is left to try.
     pub fn choose(
         &mut self,
-        plan: &Plan,
-        pool: PoolId,
+        rules: &Pool,
+        members: &Members,
         key: Option<u64>,
         tried: &Tried,
         now: Moment,
         dice: &mut fastrand::Rng,
-    ) -> Result<BackendId, NoChoice> {
-        let rules = &plan.pools[usize::from(pool.0)];
-        let states = &mut self.pools[usize::from(pool.0)];
+    ) -> Result<u16, NoChoice> {
         let candidates = &mut self.candidates;
-        let index = match gather(rules, states, tried, now, candidates)? {
-            Rank::In | Rank::InBackup => match (&rules.balance, key) {
-                (Balance::RoundRobin, _) | (Balance::IpHash | Balance::Hash(_), None) => {
-                    in_turn(rules, states, candidates)
-                }
-                (Balance::LeastConn, _) => least_loaded(rules, states, candidates),
-                (Balance::RandomTwo, _) => better_of_two(rules, states, candidates, dice),
-                (Balance::IpHash | Balance::Hash(_), Some(key)) => rendezvous(rules, states, candidates, key),
-            },
-            Rank::Out | Rank::OutBackup => left_alone_longest(states, candidates),
-        };
-        if let Health::Out { since, retried } = &mut states[index].health {
-            (*since, *retried) = (now, true);
-        }
-        // A place in a pool comes from a `BackendId`'s range: the plan has no more backends than it can name.
-        Ok(BackendId { pool, index: index as u16 })
-    }
-
-    /// A session begins to use this backend: it counts towards `max_conns` and as load.
-    pub fn opened(&mut self, id: BackendId) {
-        self.state(id).active += 1;
-    }
-
-    /// A session that was `opened` ends.
-    pub fn closed(&mut self, id: BackendId) {
-        let state = self.state(id);
-        debug_assert!(state.active > 0, "only what was opened is closed, and only once");
-        state.active = state.active.saturating_sub(1);
-    }
-
-    /// A try failed. `true` where this failure took the backend out.
-    pub fn failed(&mut self, plan: &Plan, id: BackendId, now: Moment) -> bool {
-        let rules = &plan.pools[usize::from(id.pool.0)];
-        if rules.max_fails == 0 {
-            return false;
-        }
-        let health = &mut self.state(id).health;
-        match health {
-            Health::In { failures } => {
-                failures.push_back(now);
-                while failures.front().is_some_and(|&failure| elapsed(failure, now) > rules.fail_timeout) {
-                    failures.pop_front();
-                }
-                let goes_out = failures.len() >= rules.max_fails as usize;
-                if goes_out {
-                    *health = Health::Out { since: now, retried: false };
-                }
-                goes_out
-            }
-            Health::Out { since, .. } => {
-                *since = now;
-                false
+        let records = members.records.as_slice();
+        loop {
+            let rank = gather(rules, records, tried, now, candidates)?;
+            let index = match rank {
+                Rank::In | Rank::InBackup => match (&rules.balance, key) {
+                    // While tunnels are spread anew those that are closed are to come back where there are too few.
+                    (Balance::RoundRobin | Balance::RandomTwo, _) if members.episode.is_on() => {
+                        least_loaded(rules, records, candidates)
+                    }
+                    (Balance::RoundRobin, _) | (Balance::IpHash | Balance::Hash(_), None) => {
+                        in_turn(rules, records, candidates)
+                    }
+                    (Balance::LeastConn, _) => least_loaded(rules, records, candidates),
+                    (Balance::RandomTwo, _) => better_of_two(rules, records, candidates, dice),
+                    (Balance::IpHash | Balance::Hash(_), Some(key)) => {
+                        rendezvous(rules, &members.identities, candidates, key)
+                    }
+                },
+                Rank::Out | Rank::OutBackup => left_alone_longest(records, candidates),
+            };
+            if records[index].chosen(rank, rules.fail_timeout, now) {
+                // It comes from a `BackendId`'s range: the plan has no more backends than it can name.
+                return Ok(index as u16);
             }
         }
     }
-
-    /// A try succeeded. `true` where this brought the backend in again.
-    pub fn succeeded(&mut self, id: BackendId) -> bool {
-        let health = &mut self.state(id).health;
-        match health {
-            // Its failures stay counted: a server that fails every other time is not well.
-            Health::In { .. } | Health::Out { retried: false, .. } => false,
-            Health::Out { retried: true, .. } => {
-                *health = Health::In { failures: VecDeque::new() };
-                true
-            }
-        }
-    }
-
-    /// The backend's sessions at present.
-    #[cfg(test)]
-    pub fn active(&self, id: BackendId) -> u32 {
-        self.pools[usize::from(id.pool.0)][usize::from(id.index)].active
-    }
-
-    /// Whether failures have taken the backend out.
-    #[cfg(test)]
-    pub fn is_out(&self, id: BackendId) -> bool {
-        match self.pools[usize::from(id.pool.0)][usize::from(id.index)].health {
-            Health::In { .. } => false,
-            Health::Out { .. } => true,
-        }
-    }
-
-    fn state(&mut self, id: BackendId) -> &mut State {
-        &mut self.pools[usize::from(id.pool.0)][usize::from(id.index)]
-    }
-}
-
-/// The state of a pool whose backends nobody has tried yet.
-fn states(pool: &Pool) -> Vec<State> {
-    // A backend that the file names twice has two identities; with one, the second would never be chosen.
-    let mut namesakes: HashMap<&str, u32> = HashMap::new();
-    let mut states = Vec::with_capacity(pool.backends.len());
-    for backend in &pool.backends {
-        let nth = namesakes.entry(&backend.name).or_insert(0);
-        *nth += 1;
-        let identity = hash(&[backend.name.as_bytes(), &nth.to_le_bytes()]);
-        states.push(State {
-            active: 0,
-            credit: 0,
-            identity,
-            health: Health::In { failures: VecDeque::new() },
-        });
-    }
-    states
 }
 
 /// Collects those to choose from, all of one rank and the best there is, in the plan's order. There is at
 /// least one where it says `Ok`: all that follows relies on it.
 fn gather(
     rules: &Pool,
-    states: &[State],
+    records: &[Arc<Record>],
     tried: &Tried,
     now: Moment,
     candidates: &mut Vec<usize>,
@@ -252,15 +327,15 @@ fn gather(
     candidates.clear();
     let mut best = None;
     let mut all_tried = true;
-    for (index, (backend, state)) in rules.backends.iter().zip(states).enumerate() {
-        if tried.contains(index) {
+    for (index, (backend, record)) in rules.backends.iter().zip(records).enumerate() {
+        if backend.drain || tried.contains(index) {
             continue;
         }
         all_tried = false;
-        if backend.max_conns != 0 && state.active >= backend.max_conns {
+        if backend.max_conns != 0 && record.active() >= backend.max_conns {
             continue;
         }
-        let rank = rank(backend, state, rules.fail_timeout, now);
+        let rank = rank(backend, record, rules.fail_timeout, now);
         if best.is_none_or(|best| rank < best) {
             best = Some(rank);
             candidates.clear();
@@ -272,12 +347,9 @@ fn gather(
     best.ok_or(if all_tried { NoChoice::AllTried } else { NoChoice::AllFull })
 }
 
-fn rank(backend: &Backend, state: &State, fail_timeout: Duration, now: Moment) -> Rank {
-    let is_out = match state.health {
-        Health::In { .. } => false,
-        // Left alone for long enough, it is one of the others until somebody has chosen it.
-        Health::Out { since, .. } => elapsed(since, now) < fail_timeout,
-    };
+fn rank(backend: &Backend, record: &Record, fail_timeout: Duration, now: Moment) -> Rank {
+    // Left alone for long enough, it is one of the others until somebody has chosen it.
+    let is_out = record.out.get().is_some_and(|out| now.since(out.since) < fail_timeout);
     match (is_out, backend.backup) {
         (false, false) => Rank::In,
         (false, true) => Rank::InBackup,
@@ -288,37 +360,38 @@ fn rank(backend: &Backend, state: &State, fail_timeout: Duration, now: Moment) -
 
 /// Smooth weighted round robin: each candidate is paid its weight, and the richest one pays the whole round.
 /// Over a round of choices each is chosen as often as its weight says, and not in one go.
-fn in_turn(rules: &Pool, states: &mut [State], candidates: &[usize]) -> usize {
+fn in_turn(rules: &Pool, records: &[Arc<Record>], candidates: &[usize]) -> usize {
     let mut round = 0;
-    let mut richest = candidates[0];
+    let mut richest: Option<(usize, i64)> = None;
     for &index in candidates {
         let weight = i64::from(rules.backends[index].weight);
-        states[index].credit += weight;
+        let credit = records[index].credit.fetch_add(weight, Relaxed) + weight;
         round += weight;
-        if states[index].credit > states[richest].credit {
-            richest = index;
+        if richest.is_none_or(|(_, most)| credit > most) {
+            richest = Some((index, credit));
         }
     }
-    states[richest].credit -= round;
+    let (richest, _) = richest.unwrap_or((candidates[0], 0)); // there is at least one
+    records[richest].credit.fetch_sub(round, Relaxed);
     richest
 }
 
 /// The fewest sessions for the weight; among equals in turn.
-fn least_loaded(rules: &Pool, states: &mut [State], candidates: &mut Vec<usize>) -> usize {
+fn least_loaded(rules: &Pool, records: &[Arc<Record>], candidates: &mut Vec<usize>) -> usize {
     let mut least = candidates[0];
     for &index in &candidates[1..] {
-        if is_less_loaded(rules, states, index, least) {
+        if is_less_loaded(rules, records, index, least) {
             least = index;
         }
     }
-    candidates.retain(|&index| !is_less_loaded(rules, states, least, index));
-    in_turn(rules, states, candidates)
+    candidates.retain(|&index| !is_less_loaded(rules, records, least, index));
+    in_turn(rules, records, candidates)
 }
 
 /// `a.active / a.weight < b.active / b.weight`, without the division.
-fn is_less_loaded(rules: &Pool, states: &[State], a: usize, b: usize) -> bool {
+fn is_less_loaded(rules: &Pool, records: &[Arc<Record>], a: usize, b: usize) -> bool {
     let cross = |active: usize, weight: usize| {
-        u64::from(states[active].active) * u64::from(rules.backends[weight].weight)
+        u64::from(records[active].active()) * u64::from(rules.backends[weight].weight)
     };
     cross(a, b) < cross(b, a)
 }
@@ -326,7 +399,7 @@ fn is_less_loaded(rules: &Pool, states: &[State], a: usize, b: usize) -> bool {
 /// The less loaded of two different ones, drawn by weight; the first drawn where they are equal.
 fn better_of_two(
     rules: &Pool,
-    states: &[State],
+    records: &[Arc<Record>],
     candidates: &mut Vec<usize>,
     dice: &mut fastrand::Rng,
 ) -> usize {
@@ -335,7 +408,7 @@ fn better_of_two(
         return first;
     }
     let second = draw(rules, candidates, dice);
-    if is_less_loaded(rules, states, second, first) { second } else { first }
+    if is_less_loaded(rules, records, second, first) { second } else { first }
 }
 
 /// Draws one by weight, out of the candidates.
@@ -355,9 +428,9 @@ fn draw(rules: &Pool, candidates: &mut Vec<usize>, dice: &mut fastrand::Rng) -> 
 /// Weighted rendezvous hashing: each candidate draws a number that depends on the key and on itself alone,
 /// and the highest wins. So a backend that leaves moves only its own keys, and to all the others by their
 /// weights. The draw is `-weight / ln(u)`, for which the chances to win are exactly as the weights.
-fn rendezvous(rules: &Pool, states: &[State], candidates: &[usize], key: u64) -> usize {
+fn rendezvous(rules: &Pool, identities: &[u64], candidates: &[usize], key: u64) -> usize {
     let score = |index: usize| {
-        let bits = hash(&[&key.to_le_bytes(), &states[index].identity.to_le_bytes()]);
+        let bits = hash(&[&key.to_le_bytes(), &identities[index].to_le_bytes()]);
         // 52 bits and a half, so that neither 0 nor 1 can come out.
         let unit = ((bits >> 12) as f64 + 0.5) / (1u64 << 52) as f64;
         -f64::from(rules.backends[index].weight) / ln(unit)
@@ -392,11 +465,8 @@ fn ln(number: f64) -> f64 {
 /// Of candidates that are all out, the one that neither failed nor was chosen for longest. That choices count
 /// spreads a crowd that finds all servers out over all of them, and not over the one that is found well
 /// first.
-fn left_alone_longest(states: &[State], candidates: &[usize]) -> usize {
-    let since = |index: usize| match states[index].health {
-        Health::In { .. } => None,
-        Health::Out { since, .. } => Some(since),
-    };
+fn left_alone_longest(records: &[Arc<Record>], candidates: &[usize]) -> usize {
+    let since = |index: usize| records[index].out.get().map(|out| out.since);
     let mut longest = candidates[0];
     for &index in &candidates[1..] {
         if since(index) < since(longest) {
@@ -404,10 +474,6 @@ fn left_alone_longest(states: &[State], candidates: &[usize]) -> usize {
         }
     }
     longest
-}
-
-fn elapsed(since: Moment, now: Moment) -> Duration {
-    now.since(since)
 }
 
 /// The key of a value of the request, the same in every process; `None` for an empty value.
@@ -437,16 +503,13 @@ fn hash(parts: &[&[u8]]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{
-        AccessTarget, Address, Drain, HashKey, Limits, Log, LogFormat, OnRemoved, Order, Tcp, Workers,
-    };
+    use crate::plan::{Address, HashKey, OnRemoved, Rebalance, Share};
 
-    const POOL: PoolId = PoolId(0);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A plan of one pool, `max_fails` 1 and `fail_timeout` 10 seconds. A backend is its name and, in any
-    /// order, `*weight`, `<max_conns` and `b` for a backup: "a*5<2b".
-    fn plan(balance: Balance, backends: &str) -> Plan {
+    /// A pool with `max_fails` 1 and `fail_timeout` 10 seconds. A backend is its name and, in any order, `*weight`,
+    /// `<max_conns`, `b` for a backup and `-` for one that drains: "a*5<2b".
+    fn pool(balance: Balance, backends: &str) -> Pool {
         let number = |text: &str, mark: char, default: u32| {
             let Some((_, rest)) = text.split_once(mark) else { return default };
             rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap().parse().unwrap()
@@ -459,34 +522,22 @@ mod tests {
             backup: text[1..].contains('b'),
             drain: text.contains('-'),
         };
-        Plan {
-            listeners: vec![],
-            pools: vec![Pool {
-                name: "pool".into(),
-                backends: backends.split_whitespace().map(backend).collect(),
-                balance,
-                max_fails: 1,
-                fail_timeout: 10 * SECOND,
-                proxy_header: None,
-                on_removed: OnRemoved::Keep,
-                rebalance: None,
-            }],
-            limits: Limits {
-                max_connections: 1,
-                max_connections_per_ip: 0,
-                max_header_bytes: 1,
-                max_headers: 1,
-            },
-            tcp: Tcp { keepalive: None, user_timeout: None, backlog: 1 },
-            log: Log {
-                level: log::LevelFilter::Off,
-                access: AccessTarget::Off,
-                format: LogFormat::Text,
-                query: false,
-            },
-            drain: Drain { rate: 0, order: Order::Oldest, timeout: None },
-            workers: Workers::Count(1),
+        Pool {
+            name: "pool".into(),
+            backends: backends.split_whitespace().map(backend).collect(),
+            balance,
+            max_fails: 1,
+            fail_timeout: 10 * SECOND,
+            proxy_header: None,
+            on_removed: OnRemoved::Keep,
+            rebalance: None,
         }
+    }
+
+    /// A pool's backends, of whom nothing is known yet.
+    fn strangers(pool: &Pool) -> Members {
+        let records = (0..pool.backends.len()).map(|id| Arc::new(Record::new(id as u32)));
+        Members::new(pool, records.collect(), Arc::default())
     }
 
     fn hashed() -> Balance {
@@ -495,28 +546,36 @@ mod tests {
 
     /// A balancer with a made-up clock, seeded dice and backends called by their letter.
     struct Bench {
-        plan: Plan,
+        pool: Pool,
+        members: Members,
         balancer: Balancer,
         now: Moment,
         dice: fastrand::Rng,
     }
 
     impl Bench {
-        fn new(plan: Plan) -> Bench {
-            let balancer = Balancer::new(&plan);
-            Bench { plan, balancer, now: Moment::START, dice: fastrand::Rng::with_seed(7) }
+        fn new(pool: Pool) -> Bench {
+            let (members, dice) = (strangers(&pool), fastrand::Rng::with_seed(7));
+            Bench { pool, members, balancer: Balancer::default(), now: Moment::START, dice }
         }
 
-        fn id(&self, letter: char) -> BackendId {
-            let index =
-                self.plan.pools[0].backends.iter().position(|backend| backend.name.starts_with(letter));
-            BackendId { pool: POOL, index: index.unwrap() as u16 }
+        fn index(&self, letter: char) -> u16 {
+            let index = self.pool.backends.iter().position(|backend| backend.name.starts_with(letter));
+            index.unwrap() as u16
+        }
+
+        fn record(&self, letter: char) -> &Record {
+            self.members.record(self.index(letter))
+        }
+
+        fn opened(&self, letter: char) {
+            assert!(self.record(letter).open(0));
         }
 
         fn choose(&mut self, key: Option<u64>, tried: &Tried) -> Result<char, NoChoice> {
-            let Bench { plan, balancer, now, dice } = self;
-            let id = balancer.choose(plan, POOL, key, tried, *now, dice)?;
-            Ok(plan.pools[0].backends[usize::from(id.index)].name.chars().next().unwrap())
+            let Bench { pool, members, balancer, now, dice } = self;
+            let index = balancer.choose(pool, members, key, tried, *now, dice)?;
+            Ok(pool.backends[usize::from(index)].name.chars().next().unwrap())
         }
 
         /// One session's next choice: its letter, "tried" or "full".
@@ -542,8 +601,8 @@ mod tests {
     /// what came), `ao` opens a session at a, `ac` closes one, `af` fails, `aF` fails and must take it out,
     /// `as` succeeds, `aS` succeeds and must bring it in, `+3` passes seconds.
     #[track_caller]
-    fn check(plan: Plan, script: &str, expected: &str) {
-        let mut bench = Bench::new(plan);
+    fn check(pool: Pool, script: &str, expected: &str) {
+        let mut bench = Bench::new(pool);
         let mut tried = Tried::default();
         let mut found = Vec::new();
         for step in script.split_whitespace() {
@@ -555,26 +614,25 @@ mod tests {
                     }
                     let next = bench.next(None, &tried);
                     if next.len() == 1 {
-                        tried.add(bench.id(next.chars().next().unwrap()));
+                        tried.add(bench.index(next.chars().next().unwrap()));
                     }
                     found.push(next);
                 }
                 ("+", seconds) => bench.now += seconds.parse::<u32>().unwrap() * SECOND,
                 (letter, verb) => {
-                    let id = bench.id(letter.chars().next().unwrap());
-                    let was_out = bench.balancer.is_out(id);
+                    let record = bench.record(letter.chars().next().unwrap());
+                    let was_out = record.is_out();
+                    let failed = || record.failed(&bench.pool, bench.now);
                     match verb {
-                        "o" => bench.balancer.opened(id),
-                        "c" => bench.balancer.closed(id),
-                        "f" => {
-                            assert!(!bench.balancer.failed(&bench.plan, id, bench.now), "{script}: {step}")
-                        }
-                        "F" => assert!(bench.balancer.failed(&bench.plan, id, bench.now), "{script}: {step}"),
-                        "s" => assert!(!bench.balancer.succeeded(id), "{script}: {step}"),
-                        "S" => assert!(bench.balancer.succeeded(id), "{script}: {step}"),
+                        "o" => assert!(record.open(0)),
+                        "c" => record.close(),
+                        "f" => assert!(!failed(), "{script}: {step}"),
+                        "F" => assert!(failed(), "{script}: {step}"),
+                        "s" => assert!(!record.succeeded(), "{script}: {step}"),
+                        "S" => assert!(record.succeeded(), "{script}: {step}"),
                         verb => panic!("{verb}"),
                     }
-                    let changed = bench.balancer.is_out(id) != was_out;
+                    let changed = record.is_out() != was_out;
                     assert_eq!(changed, verb == "F" || verb == "S", "{script}: {step}");
                 }
             }
@@ -584,7 +642,7 @@ mod tests {
 
     #[test]
     fn round_robin_is_smooth_and_exact() {
-        let round_robin = |backends| plan(Balance::RoundRobin, backends);
+        let round_robin = |backends| pool(Balance::RoundRobin, backends);
         check(round_robin("a b c"), ". . . . . .", "a b c a b c");
         check(round_robin("a*5 b c"), ". . . . . . . . .", "a a b a c a a a a");
         check(round_robin("a*2 b*3"), ". . . . .", "b a b a b");
@@ -595,16 +653,16 @@ mod tests {
     fn round_robin_gives_exact_shares_for_any_weights() {
         for seed in 0..100 {
             let mut dice = fastrand::Rng::with_seed(seed);
-            let mut rules = plan(Balance::RoundRobin, "a b c d e");
-            for backend in &mut rules.pools[0].backends {
+            let mut rules = pool(Balance::RoundRobin, "a b c d e");
+            for backend in &mut rules.backends {
                 backend.weight = dice.u32(1..50);
             }
-            let weights: Vec<u32> = rules.pools[0].backends.iter().map(|backend| backend.weight).collect();
+            let weights: Vec<u32> = rules.backends.iter().map(|backend| backend.weight).collect();
             let mut bench = Bench::new(rules);
             let mut chosen = [0; 5];
             for _ in 0..weights.iter().sum() {
                 let letter = bench.choose(None, &Tried::default()).unwrap();
-                chosen[usize::from(bench.id(letter).index)] += 1;
+                chosen[usize::from(bench.index(letter))] += 1;
             }
             assert_eq!(chosen[..], weights, "seed {seed}");
         }
@@ -615,16 +673,16 @@ mod tests {
         let everywhere =
             [Balance::RoundRobin, Balance::LeastConn, Balance::RandomTwo, Balance::IpHash, hashed()];
         for balance in everywhere {
-            check(plan(balance.clone(), "a"), ". > > .", "a tried tried a");
-            check(plan(balance.clone(), "a bb"), ". > >", "a b tried");
-            check(plan(balance, "a<1 b<1b"), "ao bo .", "full");
+            check(pool(balance.clone(), "a"), ". > > .", "a tried tried a");
+            check(pool(balance.clone(), "a bb"), ". > >", "a b tried");
+            check(pool(balance, "a<1 b<1b"), "ao bo .", "full");
         }
-        check(plan(Balance::RoundRobin, "a b c"), ". > > >", "a b c tried");
+        check(pool(Balance::RoundRobin, "a b c"), ". > > >", "a b c tried");
     }
 
     #[test]
     fn max_conns_is_never_exceeded() {
-        let round_robin = |backends| plan(Balance::RoundRobin, backends);
+        let round_robin = |backends| pool(Balance::RoundRobin, backends);
         check(round_robin("a<1 b"), ". ao . . .", "a b b b");
         check(round_robin("a<2 b<1"), ". ao . bo . ao . ac .", "a b a full a");
         check(round_robin("a<1 b"), "ao . >", "b full");
@@ -634,7 +692,7 @@ mod tests {
 
     #[test]
     fn backups_serve_when_no_other_is_in() {
-        let round_robin = |backends| plan(Balance::RoundRobin, backends);
+        let round_robin = |backends| pool(Balance::RoundRobin, backends);
         check(round_robin("a bb"), ". . .", "a a a");
         check(round_robin("a bb"), "aF . .", "b b");
         check(round_robin("a bb cb"), ". > > >", "a b c tried");
@@ -644,8 +702,49 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_that_drains_is_never_chosen() {
+        let round_robin = |backends| pool(Balance::RoundRobin, backends);
+        check(round_robin("a- b c"), ". . . > >", "b c b c tried");
+        check(round_robin("a- bb"), ". .", "b b");
+        check(round_robin("a-"), ".", "tried");
+        check(round_robin("a- b"), "bF . >", "b tried");
+    }
+
+    #[test]
+    fn while_tunnels_are_spread_anew_sessions_go_where_there_are_few() {
+        for balance in [Balance::RoundRobin, Balance::RandomTwo] {
+            let mut bench = Bench::new(pool(balance, "a b"));
+            (0..4).for_each(|_| bench.opened('a'));
+            let rules = Rebalance { within: Share(0.1), rate: 1 };
+            let standings = bench.members.standings(&bench.pool);
+            assert!(bench.members.episode.begin(&standings, &rules, bench.now));
+            for _ in 0..4 {
+                assert_eq!(bench.choose(None, &Tried::default()), Ok('b'));
+                bench.opened('b');
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_is_taken_once_however_many_workers_want_it() {
+        let record = Record::new(0);
+        let wanting = || (0..10_000).filter(|_| record.open(1000)).count();
+        let taken: usize = std::thread::scope(|scope| {
+            let others: Vec<_> = (0..3).map(|_| scope.spawn(wanting)).collect();
+            others.into_iter().map(|other| other.join().unwrap()).sum::<usize>() + wanting()
+        });
+        assert_eq!((taken, record.active()), (1000, 1000));
+        let shedding = || (0..10_000).filter(|_| record.shed(600)).count();
+        let shed: usize = std::thread::scope(|scope| {
+            let others: Vec<_> = (0..3).map(|_| scope.spawn(shedding)).collect();
+            others.into_iter().map(|other| other.join().unwrap()).sum::<usize>() + shedding()
+        });
+        assert_eq!((shed, record.active()), (400, 600));
+    }
+
+    #[test]
     fn least_conn_goes_by_sessions_for_the_weight() {
-        let least = |backends| plan(Balance::LeastConn, backends);
+        let least = |backends| pool(Balance::LeastConn, backends);
         check(least("a b c"), ". . . .", "a b c a");
         check(least("a b c"), "ao bo . co . bc .", "c a b");
         check(least("a*3 b"), "ao bo . ao ao .", "a a");
@@ -657,9 +756,9 @@ mod tests {
     #[test]
     fn failures_within_the_time_take_out_and_only_those() {
         let fails = |max_fails| {
-            let mut plan = plan(Balance::RoundRobin, "a b");
-            plan.pools[0].max_fails = max_fails;
-            plan
+            let mut pool = pool(Balance::RoundRobin, "a b");
+            pool.max_fails = max_fails;
+            pool
         };
         check(fails(1), "aF . .", "b b");
         check(fails(0), "af af af . .", "a b");
@@ -674,7 +773,7 @@ mod tests {
 
     #[test]
     fn one_session_probes_and_its_success_brings_in() {
-        let round_robin = |backends| plan(Balance::RoundRobin, backends);
+        let round_robin = |backends| pool(Balance::RoundRobin, backends);
         check(round_robin("a b"), "aF +9 . . +1 . . . .", "b b a b b b");
         check(round_robin("a b"), "aF +10 . aS . .", "a b a");
         check(round_robin("a b"), "aF +10 . af +9 . +1 . .", "a b b a");
@@ -689,14 +788,14 @@ mod tests {
 
     #[test]
     fn when_all_are_out_they_are_tried_all_the_same() {
-        let round_robin = |backends| plan(Balance::RoundRobin, backends);
+        let round_robin = |backends| pool(Balance::RoundRobin, backends);
         check(round_robin("a"), "aF . af . aS .", "a a a");
         check(round_robin("a b c"), "bF +1 cF +1 aF . > > >", "b c a tried");
         // A crowd is spread over them, and the first that does well is in.
         check(round_robin("a b"), "aF bF +1 . +1 . +1 . bS . .", "a b a b b");
         check(round_robin("a<1 b"), "aF ao +1 bF . >", "b full");
         let mut no_time = round_robin("a b");
-        no_time.pools[0].fail_timeout = Duration::ZERO;
+        no_time.fail_timeout = Duration::ZERO;
         check(no_time, "aF . .", "a b");
     }
 
@@ -713,7 +812,7 @@ mod tests {
     #[test]
     fn drawn_and_hashed_shares_are_as_the_weights() {
         for balance in [Balance::RandomTwo, hashed(), Balance::IpHash] {
-            let mut bench = Bench::new(plan(balance.clone(), "a*5 b*3 c*2"));
+            let mut bench = Bench::new(pool(balance.clone(), "a*5 b*3 c*2"));
             for (letter, weight) in [('a', 0.5), ('b', 0.3), ('c', 0.2)] {
                 let share = bench.share(letter, 20_000);
                 assert!((share - weight).abs() < 0.015, "{balance:?}: {letter} has {share}");
@@ -723,25 +822,25 @@ mod tests {
 
     #[test]
     fn of_two_drawn_the_less_loaded_is_taken() {
-        let mut bench = Bench::new(plan(Balance::RandomTwo, "a b"));
-        bench.balancer.opened(bench.id('a'));
+        let mut bench = Bench::new(pool(Balance::RandomTwo, "a b"));
+        bench.opened('a');
         assert_eq!(bench.share('b', 100), 1.0);
-        let mut bench = Bench::new(plan(Balance::RandomTwo, "a b c"));
-        bench.balancer.opened(bench.id('a'));
+        let mut bench = Bench::new(pool(Balance::RandomTwo, "a b c"));
+        bench.opened('a');
         assert_eq!(bench.share('a', 1000), 0.0);
-        let mut bench = Bench::new(plan(Balance::RandomTwo, "a*3 b"));
+        let mut bench = Bench::new(pool(Balance::RandomTwo, "a*3 b"));
         for letter in ['a', 'a', 'b'] {
-            bench.balancer.opened(bench.id(letter));
+            bench.opened(letter);
         }
         assert_eq!(bench.share('a', 100), 1.0);
     }
 
     /// What each of 2000 keys falls on.
     fn places(backends: &str, leave: Option<char>) -> Vec<char> {
-        let mut bench = Bench::new(plan(hashed(), backends));
+        let mut bench = Bench::new(pool(hashed(), backends));
         let mut tried = Tried::default();
         if let Some(letter) = leave {
-            tried.add(bench.id(letter));
+            tried.add(bench.index(letter));
         }
         (0..2000u32).map(|key| bench.choose(key_of_value(&key.to_le_bytes()), &tried).unwrap()).collect()
     }
@@ -767,22 +866,22 @@ mod tests {
 
     #[test]
     fn backends_of_one_name_share_its_keys() {
-        let rules = plan(hashed(), "a a");
-        let mut balancer = Balancer::new(&rules);
+        let rules = pool(hashed(), "a a");
+        let (members, mut balancer) = (strangers(&rules), Balancer::default());
         let mut dice = fastrand::Rng::with_seed(0);
         let (none, now) = (Tried::default(), Moment::START);
         let mut chosen = [0; 2];
         for key in 0..1000 {
-            let id = balancer.choose(&rules, POOL, Some(key), &none, now, &mut dice).unwrap();
-            chosen[usize::from(id.index)] += 1;
+            let index = balancer.choose(&rules, &members, Some(key), &none, now, &mut dice).unwrap();
+            chosen[usize::from(index)] += 1;
         }
         assert!(chosen.iter().all(|&share| share > 400), "{chosen:?}");
     }
 
     #[test]
     fn a_request_without_a_key_goes_round_robin() {
-        check(plan(hashed(), "a b c"), ". . . .", "a b c a");
-        check(plan(Balance::IpHash, "a b c"), ". . . .", "a b c a");
+        check(pool(hashed(), "a b c"), ". . . .", "a b c a");
+        check(pool(Balance::IpHash, "a b c"), ". . . .", "a b c a");
     }
 
     /// The numbers are to stay as they are: with others, each key would move at an update of the program.
@@ -805,15 +904,15 @@ mod tests {
             let mut dice = fastrand::Rng::with_seed(seed);
             let ways =
                 [Balance::RoundRobin, Balance::LeastConn, Balance::RandomTwo, Balance::IpHash, hashed()];
-            let mut rules = plan(ways[dice.usize(..5)].clone(), &"a ".repeat(dice.usize(1..80)));
-            for backend in &mut rules.pools[0].backends {
+            let mut rules = pool(ways[dice.usize(..5)].clone(), &"a ".repeat(dice.usize(1..80)));
+            for backend in &mut rules.backends {
                 backend.weight = dice.u32(1..9);
                 backend.max_conns = dice.u32(..3);
                 backend.backup = dice.u8(..4) == 0;
             }
-            rules.pools[0].max_fails = dice.u32(..3);
-            let backends = &rules.pools[0].backends;
-            let mut balancer = Balancer::new(&rules);
+            rules.max_fails = dice.u32(..3);
+            let backends = &rules.backends;
+            let (members, mut balancer) = (strangers(&rules), Balancer::default());
             let mut now = Moment::START;
             let mut open = Vec::new();
             for _ in 0..40 {
@@ -822,36 +921,35 @@ mod tests {
                 let mut tried_model = vec![false; backends.len()];
                 let key = dice.bool().then(|| dice.u64(..));
                 loop {
-                    let full = |balancer: &Balancer, index: usize| {
-                        let id = BackendId { pool: POOL, index: index as u16 };
+                    let full = |index: usize| {
                         let max = backends[index].max_conns;
-                        max != 0 && balancer.active(id) >= max
+                        max != 0 && members.records[index].active() >= max
                     };
-                    let Ok(id) =
-                        balancer.choose(&rules, POOL, key, &tried, now, &mut dice).inspect_err(|none| {
-                            let untried: Vec<usize> =
-                                (0..backends.len()).filter(|&index| !tried_model[index]).collect();
-                            assert_eq!(*none == NoChoice::AllTried, untried.is_empty(), "seed {seed}");
-                            assert!(untried.iter().all(|&index| full(&balancer, index)), "seed {seed}");
-                        })
-                    else {
+                    let choice = balancer.choose(&rules, &members, key, &tried, now, &mut dice);
+                    let Ok(place) = choice.inspect_err(|none| {
+                        let untried: Vec<usize> =
+                            (0..backends.len()).filter(|&index| !tried_model[index]).collect();
+                        assert_eq!(*none == NoChoice::AllTried, untried.is_empty(), "seed {seed}");
+                        assert!(untried.iter().all(|&index| full(index)), "seed {seed}");
+                    }) else {
                         break;
                     };
-                    let index = usize::from(id.index);
-                    assert!(!tried_model[index] && !full(&balancer, index), "seed {seed}");
+                    let index = usize::from(place);
+                    let record = members.record(place);
+                    assert!(!tried_model[index] && !full(index), "seed {seed}");
                     tried_model[index] = true;
-                    tried.add(id);
+                    tried.add(place);
                     if dice.bool() {
-                        balancer.failed(&rules, id, now);
+                        record.failed(&rules, now);
                         continue;
                     }
-                    balancer.succeeded(id);
-                    balancer.opened(id);
-                    open.push(id);
+                    record.succeeded();
+                    assert!(record.open(backends[index].max_conns), "seed {seed}");
+                    open.push(place);
                     break;
                 }
                 if dice.bool() && !open.is_empty() {
-                    balancer.closed(open.swap_remove(dice.usize(..open.len())));
+                    members.record(open.swap_remove(dice.usize(..open.len()))).close();
                 }
             }
         }

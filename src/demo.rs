@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit::plan::Log;
-use adit::{Config, Plan, Proxy, StartError};
+use adit::{Config, Plan, StartError, Workers};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Error, Message};
@@ -52,14 +51,14 @@ pub fn start() -> io::Result<Demo> {
 }
 
 impl Demo {
-    /// How the proxy logs.
-    pub fn log(&self) -> Log {
-        self.plan(ADIT_PORT).log
+    /// How the proxy is configured.
+    pub fn plan(&self) -> Plan {
+        self.plan_at(ADIT_PORT)
     }
 
     /// Binds the proxy and says on stdout where everything is.
-    pub fn bind(&self) -> Result<Proxy, StartError> {
-        let proxy = Proxy::bind(self.plan(ADIT_PORT)).or_else(|_| Proxy::bind(self.plan(0)))?;
+    pub fn bind(&self) -> Result<Workers, StartError> {
+        let proxy = Workers::bind(self.plan()).or_else(|_| Workers::bind(self.plan_at(0)))?;
         let echo = self.echo;
         for adit in proxy.local_addrs() {
             let text = format!(
@@ -75,7 +74,7 @@ impl Demo {
         Ok(proxy)
     }
 
-    fn plan(&self, port: u16) -> Plan {
+    fn plan_at(&self, port: u16) -> Plan {
         // An open page is a tunnel that nobody ends: a demo does not wait half a minute for it. Its clients are
         // few, and fit into any descriptor limit.
         let text = format!(
@@ -325,7 +324,7 @@ mod tests {
     #[test]
     fn the_demo_is_a_valid_configuration() {
         let demo = Demo { echo: SocketAddr::from((Ipv4Addr::LOCALHOST, ECHO_PORT)) };
-        assert_eq!(demo.plan(ADIT_PORT).listeners.len(), 1);
+        assert_eq!(demo.plan().listeners.len(), 1);
     }
 
     #[test]

@@ -76,6 +76,39 @@ impl std::error::Error for StartError {
     }
 }
 
+/// Why a configuration was not exchanged. The one before goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// A listener that is new cannot be opened.
+    Start(StartError),
+    /// So many configurations are still used by sessions that there is no number for another.
+    TooManyInUse(usize),
+    /// The process stops.
+    Stopping,
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::Start(error) => error.fmt(f),
+            ReloadError::TooManyInUse(count) => {
+                write!(f, "tunnels of {count} earlier configurations are still open")
+            }
+            ReloadError::Stopping => write!(f, "adit is about to stop"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReloadError::Start(error) => Some(error),
+            ReloadError::TooManyInUse(_) | ReloadError::Stopping => None,
+        }
+    }
+}
+
 /// Why a session did not get what it asked for: whose fault, and which rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -97,8 +130,10 @@ pub enum Refusal {
     HeadTooLarge,
     /// The request head has more fields than the limit.
     TooManyHeaders,
-    /// Every server is full: those that are out are tried all the same.
+    /// Every server is full or drains: those that are out are tried all the same.
     NoBackend,
+    /// The route takes nothing new.
+    RouteDrains,
     /// This process has no descriptor left to dial with.
     NoDescriptors,
     /// No server could be reached.
@@ -128,7 +163,9 @@ impl Refusal {
             Refusal::TooManyConnections => (429, "Too Many Requests"),
             Refusal::HeadTooLarge | Refusal::TooManyHeaders => (431, "Request Header Fields Too Large"),
             Refusal::BackendUnreachable | Refusal::BackendMalformed(_) => (502, "Bad Gateway"),
-            Refusal::NoBackend | Refusal::NoDescriptors => (503, "Service Unavailable"),
+            Refusal::NoBackend | Refusal::RouteDrains | Refusal::NoDescriptors => {
+                (503, "Service Unavailable")
+            }
             Refusal::ConnectTimeout | Refusal::ResponseTimeout => (504, "Gateway Timeout"),
             Refusal::HttpVersion => (505, "HTTP Version Not Supported"),
         }
@@ -148,7 +185,8 @@ impl Refusal {
             Refusal::TooManyConnections => "too many connections from this address",
             Refusal::HeadTooLarge => "the request head is too large",
             Refusal::TooManyHeaders => "the request has too many header fields",
-            Refusal::NoBackend => "every server is full",
+            Refusal::NoBackend => "every server is full or drains",
+            Refusal::RouteDrains => "this route drains",
             Refusal::NoDescriptors => "no descriptor is left to reach a server with",
             Refusal::BackendUnreachable => "no server could be reached",
             Refusal::ConnectTimeout => "no server was connected in time",
@@ -195,8 +233,12 @@ pub enum Outcome {
     Silent(Side),
     /// Older than a tunnel may be.
     Lifetime,
-    /// Closed because the process stops.
+    /// Closed because the process stops, or its server, route or listener drains.
     Drained,
+    /// Closed because its server or route was removed.
+    Removed,
+    /// Closed so that its client comes back to a server that has fewer tunnels.
+    Rebalanced,
     /// We would not, and said so.
     Refused(Refusal),
     /// A bug of ours, caught.
@@ -252,6 +294,8 @@ impl Outcome {
             Outcome::Silent(_) => "silent".into(),
             Outcome::Lifetime => "lifetime".into(),
             Outcome::Drained => "drain".into(),
+            Outcome::Removed => "removed".into(),
+            Outcome::Rebalanced => "rebalance".into(),
             Outcome::Refused(refusal) => refusal.rule().into(),
             Outcome::Panicked => "panic".into(),
         }
@@ -270,6 +314,8 @@ impl Outcome {
             | Outcome::HalfClosed
             | Outcome::Lifetime
             | Outcome::Drained
+            | Outcome::Removed
+            | Outcome::Rebalanced
             | Outcome::Refused(_)
             | Outcome::Panicked => None,
         }
@@ -289,6 +335,8 @@ impl Outcome {
             | Outcome::Silent(_)
             | Outcome::Lifetime
             | Outcome::Drained
+            | Outcome::Removed
+            | Outcome::Rebalanced
             | Outcome::Refused(_)
             | Outcome::Panicked => EndedBy::Adit,
         }

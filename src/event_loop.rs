@@ -2,15 +2,22 @@
 //!
 //! A turn polls, marks what became ready, lets those sessions advance and settles what each of them asks for, accepts,
 //! expires timers, and at last frees the slots of sessions that ended. This is the only place that knows `Poll`, the
-//! slab and the clock; sessions talk to it by returning [`Next`].
+//! slab and the clock; sessions talk to it by returning [`Next`]. With several workers each is such a loop, on a thread
+//! of its own.
+//!
+//! `accepting` is how clients come in, `change` how one configuration follows another, `leaving` how tunnels are closed
+//! that have to go.
 //!
 //! A socket is registered when its session is first to wait for it, edge-triggered, and closed without deregistering
 //! (epoll(7): closing the only descriptor takes it out). A slot is freed at the end of the turn in which its session
 //! ended, so an event of this turn cannot meet a stranger in it, and a closed socket has no events in the next.
 
+mod accepting;
+mod change;
+mod leaving;
+
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,19 +29,21 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
+use crate::crew::{Command, Crew};
+use crate::drain::Departures;
 use crate::error::{Outcome, Side, StartError};
 use crate::listener::Listener;
 use crate::moment::{Date, Moment};
-use crate::plan::{Address, BackendId, Plan};
+use crate::plan::{Address, BackendId, Limits, Plan};
 use crate::session::engine::{FILL_BYTES_MAX, PUMP_BYTES_MAX};
 use crate::session::journal::Sink;
-use crate::session::opening::Opening;
-use crate::session::story::Story;
 use crate::session::transport::{Edges, Stream, Transport, Watch};
 use crate::session::{Holds, Next, Session, Tools, Turn};
-use crate::stats::Stats;
+use crate::setup::Setup;
 use crate::sys;
 use crate::timer::Timers;
+
+use leaving::Spreading;
 
 /// Events taken from the kernel at once: beyond this a larger batch saves nothing, below it calls add up.
 const EVENTS_MAX: usize = 256;
@@ -83,14 +92,11 @@ const DATE_LASTS: Duration = Duration::from_secs(1);
 
 const WAKER: Token = Token(usize::MAX);
 
-/// What a handle may ask of the loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Take in nobody, and let sessions end.
-    Drain,
-    /// End them.
-    Stop,
-}
+/// The tokens from here are listeners', those below sessions'.
+const LISTENERS: usize = 1 << (usize::BITS - 1);
+
+/// Configurations that may be in use at once, so that a session can say in two bytes which is its own.
+const GENERATIONS_MAX: usize = 1 << 16;
 
 /// The loop and all that it owns.
 pub struct EventLoop {
@@ -100,10 +106,15 @@ pub struct EventLoop {
     /// edge-triggered has been told of them already, and will not be told again.
     more_events: bool,
     commands: Receiver<Command>,
-    plan: Arc<Plan>,
-    listeners: Vec<Listener>,
-    /// The first token of sessions: those below are the listeners'.
-    first_session_token: usize,
+    crew: Arc<Crew>,
+    /// Which of the crew this is.
+    worker: usize,
+    /// The present configuration, and those that sessions were opened with.
+    generations: Slab<Generation>,
+    /// Which of them is the present one.
+    present: u16,
+    /// By token. One that was closed leaves a gap.
+    listeners: Vec<Option<Listener>>,
     slots: Slab<Slot>,
     timers: Timers,
     /// Sessions to advance in this turn.
@@ -122,6 +133,10 @@ pub struct EventLoop {
     undialed: VecDeque<Undialed>,
     /// Whether the pause has been logged: once for each time we run out.
     exhaustion_is_logged: bool,
+    /// Tunnels that have to go.
+    departures: Departures,
+    /// Pools whose tunnels are being spread anew.
+    spreadings: Vec<Spreading>,
     phase: Phase,
     clock: Clock,
     tools: Tools,
@@ -131,6 +146,8 @@ pub struct EventLoop {
 struct Slot {
     session: Session<Stream>,
     holds: Holds,
+    /// The configuration that it was opened with.
+    generation: u16,
     listener: u16,
     /// Whether it stands in a queue, so that it stands there once.
     queued: bool,
@@ -138,6 +155,16 @@ struct Slot {
     bulk: bool,
     /// Whether it has ended; the slot is freed at the end of the turn.
     over: bool,
+}
+
+/// In release builds the session and three words: thousands of tunnels rest in a slab of these.
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Slot>() <= 192 + 24);
+
+/// A configuration that is in use.
+struct Generation {
+    setup: Arc<Setup>,
+    /// Sessions that were opened with it. The present one may have none.
+    sessions: usize,
 }
 
 /// A session that asked for a socket when there was none to be had.
@@ -166,8 +193,11 @@ struct Clock {
 }
 
 impl Clock {
-    fn start() -> Clock {
-        Clock { start: Instant::now(), now: Moment::START }
+    /// A clock that has begun, as other workers' have, at the same time.
+    fn started(start: Instant) -> Clock {
+        let mut clock = Clock { start, now: Moment::START };
+        clock.tick();
+        clock
     }
 
     fn tick(&mut self) {
@@ -187,33 +217,57 @@ enum Work {
 }
 
 impl EventLoop {
-    /// Opens every listener of the plan. Nothing half-starts: where one cannot be opened none stays open.
-    pub fn new(mut plan: Plan, commands: Receiver<Command>) -> Result<(EventLoop, Waker), StartError> {
-        let poll = Poll::new().map_err(StartError::EventLoop)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?;
-        let clock = Clock::start();
-        let tools = Tools::new(&plan, clock.date());
-        let mut listeners = Vec::with_capacity(plan.listeners.len());
-        for (index, listener) in plan.listeners.iter_mut().enumerate() {
-            let failed = |error| StartError::Listen { address: listener.address.to_string(), error };
-            let mut bound =
-                Listener::open(&listener.address, plan.tcp.backlog, &tools.keepalive).map_err(failed)?;
-            poll.registry()
-                .register(bound.source(), Token(index), Interest::READABLE)
-                .map_err(StartError::EventLoop)?;
-            // Who reads the log wants to know the port, also where the kernel chose it.
-            listener.address.clone_from(&bound.address);
-            log::info!("listening on {}", bound.address);
-            listeners.push(bound);
+    /// The loops of so many workers, with every listener of the plan open. Nothing half-starts: where one cannot be
+    /// opened none stays open.
+    pub fn crew(plan: Plan, workers: usize) -> Result<(Vec<EventLoop>, Arc<Crew>), StartError> {
+        let mut polls = Vec::with_capacity(workers);
+        let mut wakers = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let poll = Poll::new().map_err(StartError::EventLoop)?;
+            wakers.push(Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?);
+            polls.push(poll);
         }
-        let event_loop = EventLoop {
+        let (crew, receivers) = Crew::new(wakers, Instant::now());
+        let opened = change::open(plan, &[], workers)?;
+        let setup = Arc::new(crew.registry().set_up(opened.plan, opened.keys, Moment::START));
+        let mut loops = Vec::with_capacity(workers);
+        let parts = polls.into_iter().zip(receivers).zip(opened.fresh).enumerate();
+        for (worker, ((poll, commands), listeners)) in parts {
+            let mut event_loop =
+                EventLoop::new(poll, commands, Arc::clone(&crew), worker, Arc::clone(&setup));
+            event_loop.listen(listeners).map_err(StartError::EventLoop)?;
+            loops.push(event_loop);
+        }
+        for name in loops[0].local_addrs() {
+            log::info!("listening on {name}");
+        }
+        Ok((loops, crew))
+    }
+
+    fn new(
+        poll: Poll,
+        commands: Receiver<Command>,
+        crew: Arc<Crew>,
+        worker: usize,
+        setup: Arc<Setup>,
+    ) -> EventLoop {
+        let clock = Clock::started(crew.start);
+        let mut tools = Tools::new(clock.date(), Arc::clone(&crew.addresses), crew.size());
+        tools.stats = crew.stats(worker);
+        tools.journal.set_format(setup.plan.log.format);
+        let departures = Departures::new(setup.plan.drain.order);
+        let mut generations = Slab::new();
+        let present = generations.insert(Generation { setup, sessions: 0 }) as u16; // the first is 0
+        EventLoop {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             more_events: false,
             commands,
-            first_session_token: listeners.len(),
-            listeners,
-            plan: Arc::new(plan),
+            crew,
+            worker,
+            generations,
+            present,
+            listeners: Vec::new(),
             slots: Slab::new(),
             timers: Timers::new(),
             ready: Vec::with_capacity(EVENTS_MAX),
@@ -223,31 +277,34 @@ impl EventLoop {
             paused_until: None,
             undialed: VecDeque::new(),
             exhaustion_is_logged: false,
+            departures,
+            spreadings: Vec::new(),
             phase: Phase::Serving,
             clock,
             tools,
-        };
-        Ok((event_loop, waker))
+        }
     }
 
     /// Session lines go to `sink` from now on.
     pub fn set_access_log(&mut self, sink: Sink) {
-        self.tools.journal.set_sink(sink);
+        self.tools.journal.set_sink(Some(sink));
     }
 
-    /// The counters.
-    pub fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.tools.stats)
+    /// The present configuration.
+    fn setup(&self) -> &Arc<Setup> {
+        &self.generations[usize::from(self.present)].setup
     }
 
-    /// The clients that it serves at once.
-    pub fn max_connections(&self) -> usize {
-        self.plan.limits.max_connections
+    /// The present configuration's limits.
+    pub fn limits(&self) -> &Limits {
+        &self.setup().plan.limits
     }
 
-    /// Where it listens.
+    /// Where it listens, in the order of the configuration.
     pub fn local_addrs(&self) -> Vec<Address> {
-        self.listeners.iter().map(|listener| listener.address.clone()).collect()
+        let mut listeners: Vec<&Listener> = self.listeners.iter().flatten().collect();
+        listeners.sort_by_key(|listener| listener.place);
+        listeners.into_iter().map(|listener| listener.address.clone()).collect()
     }
 
     /// Whether it was asked to stop and has nothing left to do.
@@ -286,6 +343,8 @@ impl EventLoop {
         self.resume();
         self.accept();
         self.expire();
+        self.depart();
+        self.spread();
         self.reap();
         Ok(())
     }
@@ -306,7 +365,7 @@ impl EventLoop {
 
     /// How long the poll may sleep.
     fn wait(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let may_accept_more = self.may_accept() && self.listeners.iter().any(|listener| listener.ready);
+        let may_accept_more = self.has_clients() && self.may_accept();
         let may_dial = self.paused_until.is_none() && !self.undialed.is_empty();
         if self.more_events || !self.yielded.is_empty() || may_accept_more || may_dial {
             return Some(Duration::ZERO);
@@ -315,8 +374,10 @@ impl EventLoop {
             Phase::Draining(deadline) => deadline,
             Phase::Serving | Phase::Stopped => None,
         };
-        let retry = self.listeners.iter().filter_map(|listener| listener.retry_at).min();
-        let next = [self.timers.next(), self.paused_until, retry, drain].into_iter().flatten().min();
+        let retry = self.listeners.iter().flatten().filter_map(|listener| listener.retry_at).min();
+        let spread = self.spreadings.iter().map(|spreading| spreading.wake_at).min();
+        let next = [self.timers.next(), self.paused_until, retry, drain, self.departures.next(), spread];
+        let next = next.into_iter().flatten().min();
         match next {
             None => timeout,
             Some(next) => {
@@ -342,12 +403,13 @@ impl EventLoop {
                 called = true;
                 continue;
             }
-            let Some(token) = event.token().0.checked_sub(self.first_session_token) else {
-                if let Some(listener) = self.listeners.get_mut(event.token().0) {
+            let token = event.token().0;
+            if let Some(index) = token.checked_sub(LISTENERS) {
+                if let Some(Some(listener)) = self.listeners.get_mut(index) {
                     listener.mark();
                 }
                 continue;
-            };
+            }
             let (key, side) = (token / 2, if token % 2 == 0 { Side::Client } else { Side::Server });
             // A session that ended in an earlier turn has no events, one that ended in this turn keeps its slot.
             let Some(slot) = self.slots.get_mut(key) else { continue };
@@ -363,10 +425,6 @@ impl EventLoop {
         }
         self.more_events = count == EVENTS_MAX;
         called
-    }
-
-    fn token(&self, key: usize, side: Side) -> Token {
-        Token(self.first_session_token + 2 * key + usize::from(side == Side::Server))
     }
 
     /// Lets a session that stood in a queue go on.
@@ -388,11 +446,11 @@ impl EventLoop {
     /// Lends a session the loop's tools. A panic in there is a bug of ours that ends this session and no other.
     fn lend(&mut self, key: usize, work: Work) -> Next {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.over) else { return Next::End };
-        let plan = Arc::as_ref(&self.plan);
+        let setup = Arc::as_ref(&self.generations[usize::from(slot.generation)].setup);
         let mut turn = Turn {
             now: self.clock.now,
-            plan,
-            timeouts: &plan.listeners[usize::from(slot.listener)].timeouts,
+            setup,
+            timeouts: &setup.plan.listeners[usize::from(slot.listener)].timeouts,
             holds: &mut slot.holds,
             tools: &mut self.tools,
         };
@@ -414,6 +472,13 @@ impl EventLoop {
             match next {
                 Next::Rest => return,
                 Next::Park { deadline } => break self.timers.set(key, deadline),
+                Next::Retire { deadline } => {
+                    if !self.retire(key) {
+                        next = Next::Close(Outcome::Lifetime);
+                        continue;
+                    }
+                    break self.timers.set(key, deadline);
+                }
                 Next::Yield => {
                     let slot = &mut self.slots[key];
                     if !slot.queued {
@@ -422,13 +487,16 @@ impl EventLoop {
                     }
                     break;
                 }
-                Next::Dial(backend) => match self.dial(backend) {
+                Next::Dial(backend) => match self.dial(key, backend) {
                     Err(error) if sys::is_exhaustion(&error) => return self.put_off(key, backend, &error),
                     socket => next = self.connect(key, socket),
                 },
                 Next::Close(outcome) | Next::Linger(outcome) => return self.close(key, Some(&outcome)),
                 Next::End => return self.close(key, None),
             }
+        }
+        if std::mem::take(&mut self.tools.has_opened) {
+            self.welcome(key);
         }
         // It waits, if only for its turn.
         let slot = &mut self.slots[key];
@@ -438,9 +506,8 @@ impl EventLoop {
 
     /// Sees to it that a session is told of what it waits for. A socket that is ready already is told of at once.
     fn watch(&mut self, key: usize) {
-        let token = self.token(key, Side::Client).0;
         while let Some((side, socket, watch)) = self.slots[key].session.unwatched() {
-            let token = Token(token + usize::from(side == Side::Server));
+            let token = Token(2 * key + usize::from(side == Side::Server));
             let interest = if watch == Watch::Both { READS | Interest::WRITABLE } else { READS };
             let registry = self.poll.registry();
             let watched = if socket.is_watched() {
@@ -465,8 +532,8 @@ impl EventLoop {
 
     /// There is no descriptor for a socket to a server: the session waits for one, and clients do in the backlog.
     fn put_off(&mut self, key: usize, backend: BackendId, error: &io::Error) {
-        let listener = &self.plan.listeners[usize::from(self.slots[key].listener)];
-        let deadline = self.clock.now + listener.timeouts.connect;
+        let deadline = self.clock.now
+            + self.setup_of(key).plan.listeners[usize::from(self.slots[key].listener)].timeouts.connect;
         self.undialed.push_back(Undialed { key, backend, deadline });
         self.watch(key);
         self.pause(format_args!("cannot open a socket to a server"), error);
@@ -479,7 +546,7 @@ impl EventLoop {
         }
         self.paused_until = None;
         while let Some(&Undialed { key, backend, deadline }) = self.undialed.front() {
-            let socket = self.dial(backend);
+            let socket = self.dial(key, backend);
             match &socket {
                 Err(error) if sys::is_exhaustion(error) && self.clock.now < deadline => {
                     return self.pause(format_args!("cannot open a socket to a server"), error);
@@ -494,8 +561,9 @@ impl EventLoop {
     }
 
     /// Begins to connect to a backend.
-    fn dial(&self, id: BackendId) -> io::Result<Transport<Stream>> {
-        match &self.plan.pools[usize::from(id.pool.0)].backends[usize::from(id.index)].address {
+    fn dial(&self, key: usize, id: BackendId) -> io::Result<Transport<Stream>> {
+        let (pool, _) = self.setup_of(key).pool(id.pool);
+        match &pool.backends[usize::from(id.index)].address {
             Address::Tcp(address) => {
                 let stream = sys::dial_tcp(*address)?;
                 let stream = Stream::Tcp(TcpStream::from_std(stream));
@@ -509,117 +577,45 @@ impl EventLoop {
         }
     }
 
+    /// The configuration that a session was opened with.
+    fn setup_of(&self, key: usize) -> &Setup {
+        &self.generations[usize::from(self.slots[key].generation)].setup
+    }
+
     /// Ends a session: closes its sockets, writes its last line unless it is written, gives back what it held.
     fn close(&mut self, key: usize, outcome: Option<&Outcome>) {
+        let backend = self.slots.get(key).filter(|slot| !slot.over).and_then(|slot| slot.holds.backend);
+        self.close_shed(key, outcome);
+        if let Some(backend) = backend {
+            self.setup_of(key).record(backend).close();
+        }
+    }
+
+    /// As [`close`](EventLoop::close) for one that is not counted among its backend's sessions any more.
+    fn close_shed(&mut self, key: usize, outcome: Option<&Outcome>) {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.over) else { return };
         slot.over = true;
         let session = std::mem::replace(&mut slot.session, Session::Gone);
-        self.tools.stats.session_closed(slot.holds.tunnel);
+        self.tools.stats.session_closed(slot.holds.tunnel.is_some());
         // A session that has panicked may do so again.
         let story = catch_unwind(AssertUnwindSafe(|| session.close(slot.holds.backend))).unwrap_or_default();
         if let (Some(story), Some(outcome)) = (story, outcome) {
+            let setup = &self.generations[usize::from(slot.generation)].setup;
             let (now, wall) = (self.clock.now, self.tools.date.at(self.clock.now));
-            self.tools.journal.close(&story, outcome, &self.plan, now, wall);
-        }
-        if let Some(backend) = slot.holds.backend {
-            self.tools.balancer.closed(backend);
+            self.tools.journal.close(&story, outcome, setup, now, wall);
         }
         if let Some(address) = slot.holds.address.take() {
             self.tools.addresses.leave(*address);
         }
         self.timers.clear(key);
+        self.departures.forget(key);
+        self.spreadings.iter_mut().for_each(|spreading| spreading.forget(key));
         self.undialed.retain(|undialed| undialed.key != key);
         // Or the next session in this slot would stand there twice.
         if slot.queued {
             self.yielded.retain(|&queued| queued != key);
         }
         self.ended.push(key);
-    }
-
-    fn may_accept(&self) -> bool {
-        let paused = self.paused_until.is_some() || !self.undialed.is_empty();
-        !paused && self.slots.len() < self.plan.limits.max_connections
-    }
-
-    /// Takes in the clients that wait, a budget of them for each listener.
-    fn accept(&mut self) {
-        for index in 0..self.listeners.len() {
-            let listener = &mut self.listeners[index];
-            if listener.retry_at.is_some_and(|retry_at| retry_at <= self.clock.now) {
-                (listener.ready, listener.retry_at) = (true, None);
-            }
-            for _ in 0..ACCEPT_BUDGET {
-                if !self.listeners[index].ready || !self.may_accept() {
-                    break;
-                }
-                match self.listeners[index].accept() {
-                    Ok((stream, peer)) => self.admit(index, stream, peer),
-                    Err(error) => self.judge_accept_error(index, &error),
-                }
-            }
-        }
-    }
-
-    /// No error of accept(2) is a reason to stop for good: most are about the client that was just to be accepted.
-    fn judge_accept_error(&mut self, index: usize, error: &io::Error) {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                self.listeners[index].ready = false;
-                self.exhaustion_is_logged = false;
-            }
-            io::ErrorKind::Interrupted
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown => {}
-            // Trying again at once would only spin.
-            _ if sys::is_exhaustion(error) => {
-                let address = self.listeners[index].address.to_string();
-                self.pause(format_args!("cannot accept on {address}"), error);
-            }
-            // Something unheard of, which is about this socket alone.
-            _ => {
-                let listener = &mut self.listeners[index];
-                log::error!("cannot accept on {}, trying again: {error}", listener.address);
-                (listener.ready, listener.retry_at) = (false, Some(self.clock.now + RETRY_PAUSE));
-            }
-        }
-    }
-
-    fn pause(&mut self, what: std::fmt::Arguments<'_>, error: &io::Error) {
-        if self.tools.buffers.spare_descriptors() {
-            self.paused_until = Some(self.clock.now); // that may have been enough
-            return;
-        }
-        self.paused_until = Some(self.clock.now + EXHAUSTION_PAUSE);
-        if !std::mem::replace(&mut self.exhaustion_is_logged, true) {
-            log::error!(
-                "{what}: {error}; no client is accepted for {EXHAUSTION_PAUSE:?} or until a session ends"
-            );
-        }
-    }
-
-    fn admit(&mut self, index: usize, stream: Stream, peer: Option<SocketAddr>) {
-        let entry = self.slots.vacant_entry();
-        let key = entry.key();
-        let mut id = [0; 16];
-        self.tools.dice.fill(&mut id);
-        // An IPv4 client of an IPv6 socket is an IPv4 client.
-        let peer = peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-        let listener = index as u16; // a plan has no more
-        let story = Box::new(Story::new(id, peer, listener, self.clock.now));
-        let session = Session::Opening(Box::new(Opening::new(Transport::connected(stream), story)));
-        entry.insert(Slot {
-            session,
-            holds: Holds::default(),
-            listener,
-            queued: false,
-            bulk: false,
-            over: false,
-        });
-        self.tools.stats.session_opened();
-        self.work(key, Work::Advance);
     }
 
     /// Lets sessions whose deadline has come decide what that means.
@@ -642,24 +638,25 @@ impl EventLoop {
         if self.ended.is_empty() {
             return;
         }
+        self.crew.release(self.worker, self.ended.len());
         for key in self.ended.drain(..) {
-            self.slots.remove(key);
+            let slot = self.slots.remove(key);
+            self.generations[usize::from(slot.generation)].sessions -= 1;
+            forget_unused(&mut self.generations, slot.generation, self.present);
         }
         self.paused_until = None;
     }
 
-    /// Does what was asked through a handle.
+    /// Does what was asked by a handle, or another worker.
     fn obey(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Drain if self.phase == Phase::Serving => {
-                    let timeout = self.plan.drain.timeout;
-                    self.phase = Phase::Draining(timeout.map(|timeout| self.clock.now + timeout));
-                    self.listeners.clear();
-                    log::info!("draining {} sessions", self.slots.len());
-                }
-                Command::Drain => {}
+                Command::Drain => self.drain(),
                 Command::Stop => self.stop(),
+                Command::Reload(reload) => self.reload(*reload),
+                Command::Adopt(adoption) => self.adopt(*adoption),
+                Command::Serve(accepted) => self.serve(*accepted),
+                Command::Spread => self.begin_to_spread(),
             }
         }
     }
@@ -672,6 +669,14 @@ impl EventLoop {
         for key in keys {
             self.close(key, Some(&Outcome::Drained));
         }
+    }
+}
+
+/// A configuration that nobody uses is freed.
+fn forget_unused(generations: &mut Slab<Generation>, generation: u16, present: u16) {
+    let index = usize::from(generation);
+    if generation != present && generations.get(index).is_some_and(|generation| generation.sessions == 0) {
+        generations.remove(index);
     }
 }
 
@@ -695,7 +700,12 @@ impl AsRawFd for EventLoop {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use std::sync::mpsc::channel;
+
+    fn event_loop(text: &str) -> EventLoop {
+        let plan = Config::from_toml(text).unwrap().check().unwrap();
+        let (mut loops, _crew) = EventLoop::crew(plan, 1).unwrap();
+        loops.remove(0)
+    }
 
     /// A session that ends while it stands in the queue, as one in bulk does that has reached its lifetime.
     #[test]
@@ -706,9 +716,7 @@ mod tests {
              [upstream.u]\nservers = [\"{}\"]\n",
             backend.local_addr().unwrap()
         );
-        let (_sender, commands) = channel();
-        let plan = Config::from_toml(&text).unwrap().check().unwrap();
-        let (mut event_loop, _waker) = EventLoop::new(plan, commands).unwrap();
+        let mut event_loop = event_loop(&text);
         let Address::Tcp(address) = event_loop.local_addrs()[0] else { panic!("a TCP address") };
         let _client = std::net::TcpStream::connect(address).unwrap();
         while event_loop.slots.is_empty() {
@@ -727,23 +735,21 @@ mod tests {
     fn a_listener_that_fails_stops_no_other_and_does_not_spin() {
         let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\nupstream = \"u\"\n";
         let text = format!("{listener}{listener}[upstream.u]\nservers = [\"127.0.0.1:1\"]\n");
-        let (_sender, commands) = channel();
-        let plan = Config::from_toml(&text).unwrap().check().unwrap();
-        let (mut event_loop, _waker) = EventLoop::new(plan, commands).unwrap();
+        let mut event_loop = event_loop(&text);
         let Address::Tcp(sound) = event_loop.local_addrs()[1] else { panic!("a TCP address") };
         event_loop.turn(Some(Duration::ZERO)).unwrap();
-        event_loop.listeners[0].shut_down();
+        event_loop.listeners[0].as_ref().unwrap().shut_down();
         for accepted in 1..=3 {
             let _client = std::net::TcpStream::connect(sound).unwrap();
             let mut turns = 0;
-            while event_loop.stats().snapshot().accepted < accepted {
+            while event_loop.tools.stats.snapshot().accepted < accepted {
                 turns += 1;
                 assert!(turns < 50, "nobody is accepted by the other");
                 event_loop.turn(Some(Duration::from_secs(10))).unwrap();
             }
         }
         event_loop.turn(Some(Duration::ZERO)).unwrap();
-        assert!(event_loop.listeners[0].retry_at.is_some(), "it has failed");
+        assert!(event_loop.listeners[0].as_ref().unwrap().retry_at.is_some(), "it has failed");
         assert!(event_loop.wait(None).unwrap() > Duration::ZERO, "and waits to be tried again");
     }
 }

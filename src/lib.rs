@@ -43,6 +43,8 @@
 pub mod access_log;
 mod balance;
 pub mod config;
+mod crew;
+mod drain;
 mod error;
 mod event_loop;
 #[doc(hidden)]
@@ -52,19 +54,23 @@ mod limit;
 mod listener;
 pub mod log_writer;
 mod moment;
+mod pace;
 pub mod plan;
 mod proto;
 mod proxy;
+mod rebalance;
 mod route;
 mod session;
+mod setup;
 mod stats;
 mod sys;
 mod timer;
 
 pub use config::Config;
-pub use error::{ConfigError, StartError};
+pub use crew::Reloaded;
+pub use error::{ConfigError, ReloadError, StartError};
 pub use plan::{Address, Plan};
-pub use proxy::{Handle, Proxy, Status};
+pub use proxy::{Handle, Proxy, Reloading, Status, Workers};
 pub use session::engine::PIPE_DESCRIPTORS_MAX;
 pub use stats::Snapshot;
 pub use sys::{raise_descriptor_limit, unmap_library_code};

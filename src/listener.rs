@@ -3,24 +3,33 @@
 use std::fs::remove_file;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 
+use crate::identity::ListenerKey;
 use crate::moment::Moment;
-use crate::plan::Address;
+use crate::plan::{Address, Tcp};
+use crate::session::keepalive;
 use crate::session::transport::Stream;
-use crate::sys::{self, Keepalive};
+use crate::sys::{self, Sharing};
 
 /// A listening socket.
 pub struct Listener {
     socket: Socket,
+    /// What tells it from the others of its configuration, and finds it in the next.
+    pub key: ListenerKey,
+    /// Its place in the present configuration.
+    pub place: u16,
     /// Where it listens; with the port that the kernel chose where any would do.
     pub address: Address,
     /// Whether an edge has said that clients wait, and no accept since that there are none.
     pub ready: bool,
     /// When to try again after an error that is its own; it is not ready until then.
     pub retry_at: Option<Moment>,
+    /// Whether a unix socket's file goes with it: with one of those that workers have of it.
+    owns_file: bool,
 }
 
 enum Socket {
@@ -33,19 +42,77 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's: in use, no permission, no such address.
-    pub fn open(address: &Address, backlog: u32, keepalive: &Keepalive) -> io::Result<Listener> {
-        let (socket, address) = match address {
+    pub fn open(key: &ListenerKey, place: u16, tcp: &Tcp, sharing: Sharing) -> io::Result<Listener> {
+        let (socket, address) = match &key.address {
             Address::Tcp(address) => {
-                let socket = TcpListener::from_std(sys::listen_tcp(*address, backlog, keepalive)?);
+                let socket = sys::listen_tcp(*address, tcp.backlog, &keepalive(tcp), sharing)?;
+                let socket = TcpListener::from_std(socket);
                 let bound = socket.local_addr()?;
                 (Socket::Tcp(socket), Address::Tcp(bound))
             }
             Address::Unix(path) => {
-                let socket = UnixListener::from_std(sys::listen_unix(path, backlog)?);
+                let socket = UnixListener::from_std(sys::listen_unix(path, tcp.backlog)?);
                 (Socket::Unix(socket), Address::Unix(path.clone()))
             }
         };
-        Ok(Listener { socket, address, ready: false, retry_at: None })
+        Ok(Listener {
+            socket,
+            key: key.clone(),
+            place,
+            address,
+            ready: false,
+            retry_at: None,
+            owns_file: true,
+        })
+    }
+
+    /// Another socket for another worker: of a TCP address one with a backlog of its own (socket(7), SO_REUSEPORT; this
+    /// one was opened to be joined), of a unix socket the same one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_beside(&self, tcp: &Tcp) -> io::Result<Listener> {
+        let socket = match &self.socket {
+            Socket::Tcp(socket) => {
+                let address = socket.local_addr()?;
+                let socket = sys::listen_tcp(address, tcp.backlog, &keepalive(tcp), Sharing::Joins)?;
+                Socket::Tcp(TcpListener::from_std(socket))
+            }
+            Socket::Unix(socket) => {
+                let socket = socket.as_fd().try_clone_to_owned()?;
+                Socket::Unix(UnixListener::from_std(socket.into()))
+            }
+        };
+        let (key, address) = (self.key.clone(), self.address.clone());
+        Ok(Listener {
+            socket,
+            key,
+            address,
+            owns_file: false,
+            retry_at: None,
+            ready: false,
+            place: self.place,
+        })
+    }
+
+    /// Lets a new socket listen beside this one, which is about to be closed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn share(&self) -> io::Result<()> {
+        sys::share_port(self)
+    }
+
+    /// Takes over options that have changed. Who has been accepted keeps those that there were.
+    ///
+    /// # Errors
+    /// The kernel's; the options are then as they were, in part.
+    pub fn adjust(&self, tcp: &Tcp) -> io::Result<()> {
+        sys::listen_on(self, tcp.backlog)?;
+        match &self.socket {
+            Socket::Tcp(socket) => keepalive(tcp).renew(socket),
+            Socket::Unix(_) => Ok(()),
+        }
     }
 
     /// The next client and its address, which a client on a unix socket does not have.
@@ -81,13 +148,24 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 /// A unix socket's file goes with its listener.
 impl Drop for Listener {
     fn drop(&mut self) {
         match &self.address {
-            Address::Tcp(_) => {}
-            // Where it is gone already nothing is left to do.
-            Address::Unix(path) => drop(remove_file(path)),
+            Address::Unix(path) if self.owns_file => {
+                // Where it is gone already nothing is left to do.
+                drop(remove_file(path));
+            }
+            Address::Tcp(_) | Address::Unix(_) => {}
         }
     }
 }

@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod descriptors;
 mod logger;
+mod reload;
 mod signals;
 
 use std::env;
@@ -18,11 +19,13 @@ use std::io::{self, Write};
 use std::panic::{self, UnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use adit::plan::Log;
-use adit::{Config, ConfigError, Plan, Proxy, StartError};
+use adit::{Config, ConfigError, Plan, StartError, Workers};
 
 use cli::Command;
+use logger::AtEnd;
+use reload::Reloader;
 
 const EXIT_CONFIG: u8 = 1;
 const EXIT_START: u8 = 2;
@@ -42,7 +45,7 @@ fn guarded(run: impl FnOnce() -> ExitCode + UnwindSafe) -> ExitCode {
 fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match cli::parse(args) {
         Ok(Command::Run(file)) => match load(&file) {
-            Ok((_, plan)) => serve(&plan.log.clone(), || Proxy::bind(plan)),
+            Ok((_, plan)) => serve(&plan.clone(), Some(&file), || Workers::bind(plan)),
             Err(error) => fail(EXIT_CONFIG, error),
         },
         Ok(Command::Check(file)) => match load(&file) {
@@ -51,7 +54,7 @@ fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         },
         #[cfg(feature = "demo")]
         Ok(Command::Demo) => match demo::start() {
-            Ok(demo) => serve(&demo.log(), || demo.bind()),
+            Ok(demo) => serve(&demo.plan(), None, || demo.bind()),
             Err(error) => fail(EXIT_START, error),
         },
         Ok(Command::Version) => say(concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -81,21 +84,27 @@ fn load(file: &Path) -> Result<(Config, Plan), ConfigError> {
         .map_err(|error| ConfigError { file: name, ..error })
 }
 
-/// Runs a proxy until it is asked to stop.
-fn serve(log: &Log, bind: impl FnOnce() -> Result<Proxy, StartError>) -> ExitCode {
-    let (logs, signals) = match logger::start(log).and_then(|logs| Ok((logs, signals::catch()?))) {
+/// Runs a proxy until it is asked to stop. The file is what it may be told to read again.
+fn serve(plan: &Plan, file: Option<&Path>, bind: impl FnOnce() -> Result<Workers, StartError>) -> ExitCode {
+    let (logs, signals) = match logger::start(&plan.log).and_then(|logs| Ok((logs, signals::catch()?))) {
         Ok(both) => both,
         Err(error) => return fail(EXIT_START, format_args!("cannot set up logs and signals: {error}")),
     };
+    let logs = Arc::new(logs);
+    let _flush = AtEnd(Arc::clone(&logs));
     let mut proxy = match bind() {
         Ok(proxy) => proxy,
         Err(error) => return fail(EXIT_START, error),
     };
     descriptors::make_room(proxy.max_connections());
-    if let Some(access) = logs.access.clone() {
-        proxy.set_access_log(move |lines| access.write_line(lines));
+    if let Some(sink) = logs.sink() {
+        proxy.set_access_log(sink);
     }
-    if let Err(error) = signals::serve(signals, proxy.handle(), logs.access.clone()) {
+    let handle = proxy.handle();
+    let reloader = |file: &Path| Reloader::new(file.into(), handle.clone(), Arc::clone(&logs), plan).start();
+    let started = file.map(reloader).transpose();
+    let started = started.and_then(|reload| signals::serve(signals, handle, Arc::clone(&logs), reload));
+    if let Err(error) = started {
         return fail(EXIT_START, format_args!("cannot start a thread: {error}"));
     }
     adit::unmap_library_code();

@@ -15,6 +15,22 @@ impl Moment {
     /// When the clock begins.
     pub const START: Moment = Moment(NonZeroU64::MIN);
 
+    /// As a number, to be kept where workers share it; never 0.
+    pub fn nanos(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The moment of this number; `None` for 0.
+    pub fn from_nanos(nanos: u64) -> Option<Moment> {
+        NonZeroU64::new(nanos).map(Moment)
+    }
+
+    /// So much earlier, or the beginning.
+    pub fn before(self, wait: Duration) -> Moment {
+        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        Moment::from_nanos(self.0.get().saturating_sub(nanos)).unwrap_or(Moment::START)
+    }
+
     /// How long ago `earlier` was; zero if it is yet to come.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))

@@ -27,7 +27,7 @@ pub struct Plan {
     /// How tunnels that have to go are closed.
     pub drain: Drain,
     /// Event loops, a thread each.
-    pub workers: Workers,
+    pub workers: WorkerCount,
 }
 
 /// How tunnels that have to go are closed: at stop, those of servers, routes and listeners that drain or are removed,
@@ -53,7 +53,7 @@ pub enum Order {
 
 /// How many event loops there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Workers {
+pub enum WorkerCount {
     /// So many.
     Count(u16),
     /// One for each processor that this process may use.

@@ -3,21 +3,24 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use mio::Waker;
-
-use crate::error::StartError;
-use crate::event_loop::{Command, EventLoop};
-use crate::plan::{Address, Plan};
-use crate::stats::{Snapshot, Stats};
+use crate::crew::{Command, Crew, Reload, Reloaded};
+use crate::error::{ReloadError, StartError};
+use crate::event_loop::EventLoop;
+use crate::plan::{Address, Plan, WorkerCount};
+use crate::session::journal::Sink;
+use crate::stats::Snapshot;
 
 /// A proxy with its listeners open.
 ///
-/// It is one event loop for one thread. It starts no threads of its own, installs no signal handler, no logger and no
-/// panic hook, and writes no access log unless it is given somewhere to write to.
+/// It is one event loop for one thread, whatever `workers` says ([`Workers`] are as many as it says). It starts no
+/// threads of its own, installs no signal handler, no logger and no panic hook, and writes no access log unless it is
+/// given somewhere to write to.
 pub struct Proxy {
     event_loop: EventLoop,
     handle: Handle,
@@ -45,21 +48,19 @@ impl Proxy {
     /// # Errors
     /// Where an address cannot be listened on (in use, no permission), and where the kernel gives no poll.
     pub fn bind(plan: Plan) -> Result<Proxy, StartError> {
-        let (sender, commands) = channel();
-        let (event_loop, waker) = EventLoop::new(plan, commands)?;
-        let handle = Handle { commands: sender, waker: Arc::new(waker), stats: event_loop.stats() };
-        Ok(Proxy { event_loop, handle })
+        let (mut loops, crew) = EventLoop::crew(plan, 1)?;
+        Ok(Proxy { event_loop: loops.remove(0), handle: Handle { crew } })
     }
 
-    /// Where it listens, in the order of the plan, with the port that the kernel chose where port 0 was asked for.
-    /// Empty once it drains.
+    /// Where it listens, in the order of the plan, with the port that the kernel chose where port 0 was asked for. A
+    /// listener that drains is not there, and once the proxy itself drains there is none.
     pub fn local_addrs(&self) -> Vec<Address> {
         self.event_loop.local_addrs()
     }
 
     /// The clients that it serves at once (`[limits] max_connections`). Each takes up to two descriptors.
     pub fn max_connections(&self) -> usize {
-        self.event_loop.max_connections()
+        self.event_loop.limits().max_connections
     }
 
     /// A handle to steer it from anywhere.
@@ -71,7 +72,7 @@ impl Proxy {
     ///
     /// [`LogWriter`]: crate::log_writer::LogWriter
     pub fn set_access_log(&mut self, sink: impl FnMut(&[u8]) + Send + 'static) {
-        self.event_loop.set_access_log(Box::new(sink));
+        self.event_loop.set_access_log(Arc::new(Mutex::new(sink)));
     }
 
     /// Runs until it is told to stop, and every session has ended.
@@ -109,12 +110,121 @@ impl AsRawFd for Proxy {
     }
 }
 
-/// Steers a proxy from another thread, or from the same one between turns.
+/// Event loops side by side, as many as the plan's `workers` says, on a thread each: what the command runs.
+///
+/// Each listens for itself, on sockets of its own where the kernel shares a port (TCP), and clients are spread over
+/// them. Limits, health and counts of servers hold over all of them; a [`Handle`] is about all of them.
+pub struct Workers {
+    loops: Vec<EventLoop>,
+    handle: Handle,
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").field("count", &self.loops.len()).finish_non_exhaustive()
+    }
+}
+
+impl Workers {
+    /// As [`Proxy::bind`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind(plan: Plan) -> Result<Workers, StartError> {
+        let count = match plan.workers {
+            WorkerCount::Count(count) => usize::from(count),
+            // Where that is not to be learned one does the work.
+            WorkerCount::Auto => thread::available_parallelism().map_or(1, usize::from),
+        };
+        let (loops, crew) = EventLoop::crew(plan, count)?;
+        Ok(Workers { loops, handle: Handle { crew } })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.loops.len()
+    }
+
+    /// As [`Proxy::local_addrs`].
+    pub fn local_addrs(&self) -> Vec<Address> {
+        self.loops[0].local_addrs()
+    }
+
+    /// As [`Proxy::max_connections`], of all together.
+    pub fn max_connections(&self) -> usize {
+        self.loops[0].limits().max_connections
+    }
+
+    /// As [`Proxy::handle`].
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// As [`Proxy::set_access_log`]: lines of all workers go there, one after the other.
+    pub fn set_access_log(&mut self, sink: impl FnMut(&[u8]) + Send + 'static) {
+        let sink: Sink = Arc::new(Mutex::new(sink));
+        self.loops.iter_mut().for_each(|event_loop| event_loop.set_access_log(Arc::clone(&sink)));
+    }
+
+    /// Runs until they are told to stop, and every session has ended: the first on the calling thread, each other on
+    /// one that it starts for it.
+    ///
+    /// # Errors
+    /// Where a kernel's poll fails, or a thread cannot be started; then all of them are stopped. A panic in one stops
+    /// the others as well, and goes on here.
+    pub fn run(self) -> io::Result<()> {
+        let Workers { loops, handle } = self;
+        let mut threads = Vec::with_capacity(loops.len());
+        let mut first = None;
+        let mut result = Ok(());
+        for (index, event_loop) in loops.into_iter().enumerate() {
+            if index == 0 {
+                first = Some(event_loop);
+                continue;
+            }
+            let stop = handle.clone();
+            let work = move || stopping_others(&stop, event_loop);
+            match thread::Builder::new().name(format!("adit-worker-{index}")).spawn(work) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    handle.stop();
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        if let Some(first) = first {
+            result = result.and(stopping_others(&handle, first));
+        }
+        for thread in threads {
+            match thread.join() {
+                Ok(ended) => result = result.and(ended),
+                Err(panic) => panic::resume_unwind(panic),
+            }
+        }
+        result
+    }
+}
+
+/// Runs a loop to its end. One that does not end well ends the others.
+fn stopping_others(handle: &Handle, mut event_loop: EventLoop) -> io::Result<()> {
+    let run = AssertUnwindSafe(|| {
+        while !event_loop.is_over() {
+            event_loop.turn(None)?;
+        }
+        Ok(())
+    });
+    let ended = catch_unwind(run);
+    if !matches!(ended, Ok(Ok(()))) {
+        handle.stop();
+    }
+    ended.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// Steers a proxy, or all workers, from another thread, or from the same one between turns.
 #[derive(Clone)]
 pub struct Handle {
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-    stats: Arc<Stats>,
+    crew: Arc<Crew>,
 }
 
 impl fmt::Debug for Handle {
@@ -123,27 +233,47 @@ impl fmt::Debug for Handle {
     }
 }
 
+/// What became of a reload: to be waited for where it matters, by a thread that does not run the proxy itself. It comes
+/// when every worker goes on with the new configuration, and never where the proxy is gone.
+pub type Reloading = Receiver<Result<Reloaded, ReloadError>>;
+
 impl Handle {
-    /// Closes the listeners and lets sessions end: tunnels have the configured time, then they are closed. Asked for a
-    /// second time it changes nothing.
+    /// Closes the listeners and lets sessions end: tunnels have the configured time and are closed at the configured
+    /// pace. Asked for a second time it changes nothing.
     pub fn drain(&self) {
-        self.send(Command::Drain);
+        self.crew.tell_all(None, || Command::Drain);
     }
 
     /// Closes everything now.
     pub fn stop(&self) {
-        self.send(Command::Stop);
+        self.crew.tell_all(None, || Command::Stop);
+    }
+
+    /// Exchanges the configuration: listeners are opened, kept or closed, and what begins from then on is by the new
+    /// one. Sessions that are open keep the one that they were opened with, but for tunnels that have to go because
+    /// what they are part of drains or was removed. Where a listener cannot be opened nothing changes. The number of
+    /// workers stays what it is.
+    pub fn reload(&self, plan: Plan) -> Reloading {
+        self.exchange(plan, None)
+    }
+
+    /// As [`reload`](Handle::reload), and session lines go elsewhere from the same moment on; `None`: nowhere.
+    pub fn reload_logging_to(
+        &self,
+        plan: Plan,
+        sink: Option<impl FnMut(&[u8]) + Send + 'static>,
+    ) -> Reloading {
+        self.exchange(plan, Some(sink.map(|sink| Arc::new(Mutex::new(sink)) as Sink)))
+    }
+
+    fn exchange(&self, plan: Plan, sink: Option<Option<Sink>>) -> Reloading {
+        let (reply, reloading) = sync_channel(1);
+        let _ = self.crew.tell(0, Command::Reload(Box::new(Reload { plan, sink, reply })));
+        reloading
     }
 
     /// The counters now.
     pub fn stats(&self) -> Snapshot {
-        self.stats.snapshot()
-    }
-
-    /// Neither can fail in a way that matters: a proxy that is gone needs no command, and a waker that cannot be woken
-    /// has been woken already.
-    fn send(&self, command: Command) {
-        let _ = self.commands.send(command);
-        let _ = self.waker.wake();
+        self.crew.snapshot()
     }
 }

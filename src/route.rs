@@ -10,11 +10,13 @@ use ipnet::IpNet;
 
 use crate::plan::{HostRule, PathRule, Route, Trusted};
 
-/// The first route that is for this host and path. The plan has the routes in order already: the most specific
-/// host first, then the longest path. Host and path are normalized as [`crate::proto::target`] does it; `None` is
-/// a request without a host (HTTP/1.0).
-pub fn find<'p>(routes: &'p [Route], host: Option<&str>, path: &str) -> Option<&'p Route> {
-    routes.iter().find(|route| host_matches(&route.host, host) && path_matches(&route.path, path))
+/// The first route that is for this host and path, and its place. The plan has the routes in order already: the most
+/// specific host first, then the longest path. Host and path are normalized as [`crate::proto::target`] does it; `None`
+/// is a request without a host (HTTP/1.0).
+pub fn find<'p>(routes: &'p [Route], host: Option<&str>, path: &str) -> Option<(u16, &'p Route)> {
+    let is_for = |route: &Route| host_matches(&route.host, host) && path_matches(&route.path, path);
+    let place = routes.iter().position(is_for)?;
+    Some((place as u16, &routes[place])) // a plan has no more
 }
 
 fn host_matches(rule: &HostRule, host: Option<&str>) -> bool {
@@ -193,10 +195,7 @@ mod tests {
             route(host(), PathRule::Any),
             route(HostRule::Any, PathRule::Prefix("/a".into())),
         ];
-        let place = |host, path| {
-            let found = find(&routes, host, path)?;
-            routes.iter().position(|route| std::ptr::eq(route, found))
-        };
+        let place = |host, path| find(&routes, host, path).map(|(place, _)| place);
         assert_eq!(place(Some("h"), "/a/b"), Some(0));
         assert_eq!(place(Some("h"), "/b"), Some(1));
         assert_eq!(place(Some("i"), "/a"), Some(2));

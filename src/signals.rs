@@ -4,28 +4,43 @@
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread;
 
 use adit::Handle;
-use adit::log_writer::{LogWriter, Reopened};
+use adit::log_writer::Reopened;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
+
+use crate::logger::Logs;
 
 /// Takes over the signals that the command knows; [`serve`] acts on them, also on those that came in between.
 pub fn catch() -> io::Result<Signals> {
     Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])
 }
 
-/// Starts the thread that acts on signals, for as long as the process lives.
-pub fn serve(mut signals: Signals, handle: Handle, access: Option<LogWriter>) -> io::Result<()> {
+/// Starts the thread that acts on signals, for as long as the process lives. `reload` asks for a reload, where there is
+/// a file to be read.
+pub fn serve(
+    mut signals: Signals,
+    handle: Handle,
+    logs: Arc<Logs>,
+    reload: Option<Sender<()>>,
+) -> io::Result<()> {
     let mut act = move || {
         let mut stopping = false;
         for signal in signals.forever() {
             let name = signal_name(signal).unwrap_or("a signal");
             match signal {
-                SIGHUP => log::warn!("{name}: this version cannot reload; the running configuration goes on"),
-                SIGUSR1 => reopen(access.as_ref(), name),
+                SIGHUP if stopping => log::warn!("{name}: not reloading, as adit is about to stop"),
+                SIGHUP => match reload.as_ref().map(|reload| reload.send(())) {
+                    Some(Ok(())) => log::info!("{name}: reloading"),
+                    Some(Err(_)) => log::error!("{name}: cannot reload, by a bug of adit's"),
+                    None => log::info!("{name}: there is no configuration file to reload"),
+                },
+                SIGUSR1 => reopen(&logs, name),
                 // What is left of those that were asked for: all of them end the process.
                 _ if stopping => {
                     log::warn!("{name}: stopping at once");
@@ -48,8 +63,8 @@ pub fn serve(mut signals: Signals, handle: Handle, access: Option<LogWriter>) ->
     thread::Builder::new().name("adit-signals".into()).spawn(guarded).map(drop)
 }
 
-fn reopen(access: Option<&LogWriter>, name: &str) {
-    match access.map(LogWriter::reopen) {
+fn reopen(logs: &Logs, name: &str) {
+    match logs.reopen() {
         None | Some(Ok(Reopened::NoFile)) => log::info!("{name}: no access log goes to a file"),
         Some(Ok(Reopened::Yes)) => log::info!("{name}: access log reopened"),
         Some(Err(error)) => log::error!("{name}: cannot reopen the access log, the old one goes on: {error}"),

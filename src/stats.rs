@@ -1,4 +1,4 @@
-//! Counters of a running proxy: written by its loop when sessions begin and end, and where bulk passes, never for a
+//! Counters of a worker: written by its loop when sessions begin and end, and where bulk passes, never for a
 //! message; read by anybody.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -32,6 +32,20 @@ pub struct Snapshot {
     pub panics: u64,
 }
 
+impl Snapshot {
+    /// Both together.
+    pub(crate) fn plus(self, other: Snapshot) -> Snapshot {
+        Snapshot {
+            accepted: self.accepted + other.accepted,
+            open: self.open + other.open,
+            tunnels_opened: self.tunnels_opened + other.tunnels_opened,
+            tunnels_open: self.tunnels_open + other.tunnels_open,
+            bytes_spliced: self.bytes_spliced + other.bytes_spliced,
+            panics: self.panics + other.panics,
+        }
+    }
+}
+
 impl Stats {
     pub(crate) fn session_opened(&self) {
         self.accepted.fetch_add(1, Relaxed);
@@ -41,6 +55,11 @@ impl Stats {
     pub(crate) fn tunnel_opened(&self) {
         self.tunnels_opened.fetch_add(1, Relaxed);
         self.tunnels_open.fetch_add(1, Relaxed);
+    }
+
+    /// Sessions that are open now.
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Relaxed)
     }
 
     pub(crate) fn session_closed(&self, was_tunnel: bool) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit::plan::{
     AccessTarget, Address, Balance, Drain, HashKey, HostRule, LogFormat, Mode, OnRemoved, Order, PathRule,
-    Piece, Plan, PoolId, ProxyHeaderIn, ProxyVersion, Rebalance, Route, Share, Strictness, Workers,
+    Piece, Plan, PoolId, ProxyHeaderIn, ProxyVersion, Rebalance, Route, Share, Strictness, WorkerCount,
 };
 use adit::{Config, ConfigError};
 
@@ -92,7 +92,7 @@ fn six_lines_are_enough() {
     assert_eq!((timeouts.lifetime, timeouts.lifetime_jitter), (None, Share(0.0)));
     let timeout = Some(Duration::from_secs(30));
     assert_eq!(plan.drain, Drain { rate: 0, order: Order::Oldest, timeout });
-    assert_eq!(plan.workers, Workers::Count(1));
+    assert_eq!(plan.workers, WorkerCount::Count(1));
     assert_eq!((plan.listeners[0].drain, plan.listeners[0].on_removed), (false, OnRemoved::Keep));
     assert_eq!(plan.limits.max_connections, 10_000);
     assert_eq!(plan.limits.max_connections_per_ip, 0);
@@ -259,7 +259,7 @@ fn everything_can_be_written() {
     );
     assert_eq!((plan.tcp.keepalive, plan.tcp.user_timeout), (None, Some(Duration::from_millis(1))));
     assert_eq!(plan.drain, Drain { rate: 400, order: Order::Quietest, timeout: None });
-    assert_eq!((plan.workers, plan.limits.max_connections), (Workers::Auto, 5));
+    assert_eq!((plan.workers, plan.limits.max_connections), (WorkerCount::Auto, 5));
 
     let [tcp, http] = plan.listeners.as_slice() else { panic!("two listeners") };
     assert_eq!((tcp.drain, tcp.on_removed), (true, OnRemoved::Close));

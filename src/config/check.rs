@@ -17,7 +17,7 @@ use super::{File, Integer, Percent, Resolve, Table, Text, Texts, Wait};
 use crate::plan::{
     AccessTarget, Address, Balance, Drain, HashKey, HostRule, Limits, Listener, Log, LogFormat, Mode,
     OnRemoved, Order, PathRule, Plan, PoolId, ProxyHeaderIn, Route, Share, Strictness, Tcp, Template,
-    Timeouts, Trusted, Workers,
+    Timeouts, Trusted, WorkerCount,
 };
 
 /// Checks everything.
@@ -172,16 +172,16 @@ pub(super) const PACE_MAX: i64 = 1_000_000;
 /// The most event loops: more than processors that a proxy has use for.
 const WORKERS_MAX: i64 = 1024;
 
-fn workers(written: &Option<Spanned<super::Workers>>) -> Result<Workers, Fault> {
-    let Some(written) = written else { return Ok(Workers::Count(1)) };
+fn workers(written: &Option<Spanned<super::Workers>>) -> Result<WorkerCount, Fault> {
+    let Some(written) = written else { return Ok(WorkerCount::Count(1)) };
     let help = format!("1 to {WORKERS_MAX}, or \"auto\"");
     match written.get_ref() {
-        super::Workers::Word(word) if word == "auto" => Ok(Workers::Auto),
+        super::Workers::Word(word) if word == "auto" => Ok(WorkerCount::Auto),
         super::Workers::Word(word) => {
             Err(Fault::at(written, wrong(format!("{} is no number of workers", quoted(word))).help(help)))
         }
         super::Workers::Count(count) => match u16::try_from(*count) {
-            Ok(workers) if (1..=WORKERS_MAX).contains(count) => Ok(Workers::Count(workers)),
+            Ok(workers) if (1..=WORKERS_MAX).contains(count) => Ok(WorkerCount::Count(workers)),
             Ok(_) | Err(_) => Err(Fault::at(written, wrong(format!("{count} is out of range")).help(help))),
         },
     }

@@ -50,6 +50,12 @@ pub struct Buffers {
 }
 
 impl Buffers {
+    /// The buffers of one of so many workers, which share the pipes that there may be.
+    pub fn one_of(workers: usize) -> Buffers {
+        let pipes = Pipes { open_max: PIPES_MAX / workers.max(1), ..Pipes::default() };
+        Buffers { pipes, ..Buffers::default() }
+    }
+
     /// A buffer with these bytes in it.
     fn with(&mut self, bytes: &[u8]) -> Box<Waiting> {
         let fresh = || Box::new(Waiting { bytes: Vec::with_capacity(FILL_BYTES_MAX), start: 0 });

@@ -3,26 +3,39 @@
 use std::fmt;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::story::{Client, Story};
 use crate::access_log::{self, Entry, Event, Stamp};
 use crate::error::{EndedBy, Outcome};
 use crate::moment::Moment;
-use crate::plan::Plan;
+use crate::plan::LogFormat;
+use crate::setup::Setup;
 
-/// Takes whole lines, and must not wait.
-pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+/// Takes whole lines, and must not wait. All workers write to it.
+pub type Sink = Arc<Mutex<dyn FnMut(&[u8]) + Send>>;
 
 /// Writes lines about sessions, where somebody wants them.
-#[derive(Default)]
 pub struct Journal {
     sink: Option<Sink>,
+    /// How lines are written: one log has one form, whatever configuration a session was opened with.
+    format: LogFormat,
     line: Vec<u8>,
     stamp: Stamp,
     client: Vec<u8>,
-    /// The listeners' addresses as they are written, by their place in the plan.
-    listeners: Vec<String>,
+}
+
+impl Default for Journal {
+    fn default() -> Journal {
+        Journal {
+            sink: None,
+            format: LogFormat::Text,
+            line: Vec::new(),
+            stamp: Stamp::default(),
+            client: Vec::new(),
+        }
+    }
 }
 
 impl fmt::Debug for Journal {
@@ -33,18 +46,23 @@ impl fmt::Debug for Journal {
 
 impl Journal {
     /// Lines go to `sink` from now on.
-    pub fn set_sink(&mut self, sink: Sink) {
-        self.sink = Some(sink);
+    pub fn set_sink(&mut self, sink: Option<Sink>) {
+        self.sink = sink;
+    }
+
+    /// Lines are written so from now on.
+    pub fn set_format(&mut self, format: LogFormat) {
+        self.format = format;
     }
 
     /// The line of a tunnel that has opened.
-    pub fn open(&mut self, story: &Story, plan: &Plan, now: Moment, wall: SystemTime) {
-        self.write(story, Event::Open, None, plan, now, wall);
+    pub fn open(&mut self, story: &Story, setup: &Setup, now: Moment, wall: SystemTime) {
+        self.write(story, Event::Open, None, setup, now, wall);
     }
 
     /// The last line of a session.
-    pub fn close(&mut self, story: &Story, outcome: &Outcome, plan: &Plan, now: Moment, wall: SystemTime) {
-        self.write(story, Event::Close, Some(outcome), plan, now, wall);
+    pub fn close(&mut self, story: &Story, outcome: &Outcome, setup: &Setup, now: Moment, wall: SystemTime) {
+        self.write(story, Event::Close, Some(outcome), setup, now, wall);
     }
 
     fn write(
@@ -52,17 +70,14 @@ impl Journal {
         story: &Story,
         event: Event,
         outcome: Option<&Outcome>,
-        plan: &Plan,
+        setup: &Setup,
         now: Moment,
         wall: SystemTime,
     ) {
         let Some(sink) = &mut self.sink else { return };
-        let pool = story.backend.map(|id| &plan.pools[usize::from(id.pool.0)]);
+        let pool = story.backend.map(|id| setup.pool(id.pool).0);
         let server = story.backend.zip(pool).map(|(id, pool)| &pool.backends[usize::from(id.index)]);
         let reason = outcome.map(Outcome::reason);
-        if self.listeners.is_empty() {
-            self.listeners = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
-        }
         self.client.clear();
         write_client(story.client(), &mut self.client);
         let mut digits = [0; 32];
@@ -71,7 +86,7 @@ impl Journal {
             id: story.id.bytes(&mut digits),
             event,
             client: &self.client,
-            listener: &self.listeners[usize::from(story.listener)],
+            listener: &setup.listener_names[usize::from(story.listener)],
             host: story.host(),
             method: story.method(),
             path: story.path(),
@@ -87,7 +102,8 @@ impl Journal {
             ended_by: outcome.map(|outcome| outcome.ended_by().as_str()),
         };
         self.line.clear();
-        access_log::write(&entry, plan.log.format, &mut self.line);
+        access_log::write(&entry, self.format, &mut self.line);
+        let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
         sink(&self.line);
     }
 }

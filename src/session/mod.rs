@@ -6,15 +6,18 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::balance::Balancer;
+use crate::balance::{Balancer, NoChoice, Tried};
+use crate::drain::Standing;
 use crate::error::{Outcome, Refusal, Side};
 use crate::limit::PerAddress;
 use crate::moment::{Date, Moment};
-use crate::plan::{BackendId, Plan, Timeouts};
+use crate::plan::{BackendId, PoolId, Tcp, Timeouts};
 use crate::proto::adapt::{self, Thresholds};
+use crate::setup::Setup;
 use crate::stats::Stats;
 use crate::sys::Keepalive;
 
@@ -68,6 +71,11 @@ pub enum Next {
         /// `None`: an edge alone.
         deadline: Option<Moment>,
     },
+    /// As `Park`, and its lifetime is over: it is to be closed at the pace of such ends.
+    Retire {
+        /// As there.
+        deadline: Option<Moment>,
+    },
     /// Another turn: there is more to do than one turn may take.
     Yield,
     /// A socket to this backend.
@@ -90,19 +98,33 @@ pub struct Holds {
     /// Counted among the sessions of this backend.
     pub backend: Option<BackendId>,
     /// Counted among the open tunnels.
-    pub tunnel: bool,
+    pub tunnel: Option<Via>,
+}
+
+/// The route through which a tunnel was opened, in two bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via(NonZeroU16);
+
+impl Via {
+    /// The route with this place on its listener.
+    pub fn new(route: u16) -> Via {
+        Via(NonZeroU16::MIN.saturating_add(route)) // a listener has fewer
+    }
+
+    /// Its place on its listener.
+    pub fn route(self) -> u16 {
+        self.0.get() - 1
+    }
 }
 
 /// What the loop lends to every session, one after the other.
 pub struct Tools {
     /// The date, from a moment ago.
     pub date: Date,
-    /// How the kernel finds out that a peer is gone.
-    pub keepalive: Keepalive,
     /// The choice among servers.
     pub balancer: Balancer,
-    /// Sessions per client address.
-    pub addresses: PerAddress,
+    /// Sessions per client address, in all workers.
+    pub addresses: Arc<PerAddress>,
     /// Buffers for bytes that have to wait.
     pub buffers: Buffers,
     /// Where bytes are read to.
@@ -119,19 +141,22 @@ pub struct Tools {
     pub journal: Journal,
     /// The counters.
     pub stats: Arc<Stats>,
+    /// A tunnel has opened; the loop sets it back.
+    pub has_opened: bool,
+    /// A server came back whose pool is to be spread anew; the loop sets it back.
+    pub has_come_back: bool,
     /// Bytes that were taken from sources, given to sinks after they were held, or dropped; the loop sets it back.
     pub moved: usize,
 }
 
 impl Tools {
-    /// What the sessions of this plan need.
-    pub fn new(plan: &Plan, date: Date) -> Tools {
+    /// What sessions need, one of so many workers'.
+    pub fn new(date: Date, addresses: Arc<PerAddress>, workers: usize) -> Tools {
         Tools {
             date,
-            keepalive: Keepalive { time: plan.tcp.keepalive, user_timeout: plan.tcp.user_timeout },
-            balancer: Balancer::new(plan),
-            addresses: PerAddress::new(plan.limits.max_connections_per_ip),
-            buffers: Buffers::default(),
+            balancer: Balancer::default(),
+            addresses,
+            buffers: Buffers::one_of(workers),
             scratch: vec![0; FILL_BYTES_MAX],
             flow_budget: FILL_BYTES_MAX,
             pump_budget: PUMP_BYTES_MAX,
@@ -139,6 +164,8 @@ impl Tools {
             dice: fastrand::Rng::new(),
             journal: Journal::default(),
             stats: Arc::default(),
+            has_opened: false,
+            has_come_back: false,
             moved: 0,
         }
     }
@@ -148,8 +175,8 @@ impl Tools {
 pub struct Turn<'a> {
     /// The time, read once a turn.
     pub now: Moment,
-    /// The configuration.
-    pub plan: &'a Plan,
+    /// The configuration that this session was opened with.
+    pub setup: &'a Setup,
     /// The waits of this session.
     pub timeouts: &'a Timeouts,
     /// What this session holds.
@@ -166,32 +193,44 @@ impl Turn<'_> {
 
     /// Counts this session among those of a client's address, or says that they are too many.
     pub fn admit(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        if !self.tools.addresses.admit(address) {
-            return Err(Refusal::TooManyConnections);
-        }
         debug_assert!(self.holds.address.is_none(), "a session is admitted once");
-        self.holds.address = self.tools.addresses.is_limited().then(|| Box::new(address));
-        Ok(())
+        match self.setup.plan.limits.max_connections_per_ip {
+            0 => Ok(()),
+            max if self.tools.addresses.admit(address, max) => {
+                self.holds.address = Some(Box::new(address));
+                Ok(())
+            }
+            _ => Err(Refusal::TooManyConnections),
+        }
     }
 
-    /// Counts this session among those of a backend, and no longer of the one before.
-    pub fn lean_on(&mut self, backend: BackendId) {
+    /// Chooses a backend for this session, and counts it among those of that one and no longer of the one before.
+    pub fn choose(&mut self, pool: PoolId, key: Option<u64>, tried: &Tried) -> Result<BackendId, NoChoice> {
         self.let_go();
-        self.tools.balancer.opened(backend);
-        self.holds.backend = Some(backend);
+        let (rules, members) = self.setup.pool(pool);
+        loop {
+            let Tools { balancer, dice, .. } = &mut *self.tools;
+            let index = balancer.choose(rules, members, key, tried, self.now, dice)?;
+            // Another worker may have taken its last place meanwhile.
+            if members.record(index).open(rules.backends[usize::from(index)].max_conns) {
+                let backend = BackendId { pool, index };
+                self.holds.backend = Some(backend);
+                return Ok(backend);
+            }
+        }
     }
 
     /// The session is no longer a backend's.
     pub fn let_go(&mut self) {
         if let Some(backend) = self.holds.backend.take() {
-            self.tools.balancer.closed(backend);
+            self.setup.record(backend).close();
         }
     }
 
     /// The backend that this session is counted for has failed it.
     pub fn blame(&mut self, reason: &str) {
         let Some(id) = self.holds.backend else { return };
-        let went_out = self.tools.balancer.failed(self.plan, id, self.now);
+        let went_out = self.setup.record(id).failed(self.setup.pool(id.pool).0, self.now);
         let (server, upstream) = self.names(id);
         let what = if went_out { "failed and is out for now" } else { "failed" };
         log::warn!("server {server} of upstream {upstream} {what}: {reason}");
@@ -200,31 +239,42 @@ impl Turn<'_> {
     /// The backend that this session is counted for has answered.
     pub fn praise(&mut self) {
         let Some(id) = self.holds.backend else { return };
-        if self.tools.balancer.succeeded(id) {
+        if self.setup.record(id).succeeded() {
             let (server, upstream) = self.names(id);
             log::info!("server {server} of upstream {upstream} is in again");
+            let (pool, members) = self.setup.pool(id.pool);
+            if pool.rebalance.is_some() {
+                members.episode.want();
+                self.tools.has_come_back = true;
+            }
         }
     }
 
     /// A backend's name and its pool's, for the log.
     fn names(&self, id: BackendId) -> (&str, &str) {
-        let pool = &self.plan.pools[usize::from(id.pool.0)];
+        let (pool, _) = self.setup.pool(id.pool);
         (&pool.backends[usize::from(id.index)].name, &pool.name)
     }
 
     /// A tunnel has opened: counts it and writes its line.
     pub fn opened(&mut self, story: &Story) {
-        self.holds.tunnel = true;
+        self.holds.tunnel = Some(Via::new(story.route));
+        self.tools.has_opened = true;
         self.tools.stats.tunnel_opened();
         let wall = self.wall();
-        self.tools.journal.open(story, self.plan, self.now, wall);
+        self.tools.journal.open(story, self.setup, self.now, wall);
     }
 
     /// Writes the last line of a session.
     pub fn log_close(&mut self, story: &Story, outcome: &Outcome) {
         let wall = self.wall();
-        self.tools.journal.close(story, outcome, self.plan, self.now, wall);
+        self.tools.journal.close(story, outcome, self.setup, self.now, wall);
     }
+}
+
+/// How the kernel is to find out that a peer is gone, by this configuration.
+pub fn keepalive(tcp: &Tcp) -> Keepalive {
+    Keepalive { time: tcp.keepalive, user_timeout: tcp.user_timeout }
 }
 
 /// A limit on a wait, where it is running, and how the session ends when it is reached.
@@ -367,6 +417,14 @@ impl<S: Socket> Session<S> {
             Session::Gone => [None, None],
         };
         [client.map(|client| (Side::Client, client)), server.map(|server| (Side::Server, server))]
+    }
+
+    /// How a tunnel stands; `None`: it is none.
+    pub fn standing(&self) -> Option<Standing> {
+        match self {
+            Session::Relaying(relay) => Some(relay.standing()),
+            Session::Opening(_) | Session::Exchanging(_) | Session::Closing(_) | Session::Gone => None,
+        }
     }
 
     /// Whether it is a tunnel.

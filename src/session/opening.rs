@@ -141,7 +141,7 @@ impl<S: Socket> Opening<S> {
     }
 
     fn listener<'t>(&self, turn: &Turn<'t>) -> &'t Listener {
-        &turn.plan.listeners[usize::from(self.story.listener)]
+        &turn.setup.plan.listeners[usize::from(self.story.listener)]
     }
 
     fn peer_ip(&self) -> Option<IpAddr> {
@@ -174,7 +174,7 @@ impl<S: Socket> Opening<S> {
 
     /// A connection to one of this pool, and nothing else.
     fn connection(&self, pool: PoolId, turn: &Turn<'_>) -> Errand {
-        let settings = &turn.plan.pools[usize::from(pool.0)];
+        let settings = &turn.setup.plan.pools[usize::from(pool.0)];
         Errand {
             pool,
             key: balance_key(&settings.balance, self.peer_ip(), None),
@@ -233,7 +233,7 @@ impl<S: Socket> Opening<S> {
 
     fn read_request(&mut self, turn: &mut Turn<'_>) -> Step {
         let Stage::ReadingRequest(scanner) = &mut self.stage else { return Ok(None) };
-        let bytes_max = turn.plan.limits.max_header_bytes;
+        let bytes_max = turn.setup.plan.limits.max_header_bytes;
         match scanner.scan(&self.inbox).map_err(Refusal::BadRequest)? {
             Some(end) if end > bytes_max => Err(Refusal::HeadTooLarge.into()),
             Some(end) => {
@@ -262,22 +262,27 @@ impl<S: Socket> Opening<S> {
         let Mode::Http { routes } = &listener.mode else {
             unreachable!("a request is read on http listeners only")
         };
-        let head = head::parse_request(head, turn.plan.limits.max_headers)?;
+        let head = head::parse_request(head, turn.setup.plan.limits.max_headers)?;
         // Before it is judged: a refusal is logged with it, and a HEAD gets an answer without a body.
-        self.story.asked(&head, head.fields.all("Host").next(), turn.plan.log.query);
+        self.story.asked(&head, head.fields.all("Host").next(), turn.setup.plan.log.query);
         let request = request::read(head)?;
         if request.target.authority.is_some() {
-            self.story.asked(&request.head, request.authority, turn.plan.log.query);
+            self.story.asked(&request.head, request.authority, turn.setup.plan.log.query);
         }
         let client = self.learn_client(&request, listener, turn)?;
         let host = request.host.as_ref().map(|host| host.as_str());
-        let route = route::find(routes, host, &request.target.normalized).ok_or(Refusal::NoRoute)?;
+        let found = route::find(routes, host, &request.target.normalized);
+        let (place, route) = found.ok_or(Refusal::NoRoute)?;
         if !route::network_allowed(route, client) {
             return Err(Refusal::Forbidden("this client network is not let in"));
         }
         let wanted = request::wanted(&request, route)?;
         judge_origin(&request, &wanted, route)?;
-        let pool = &turn.plan.pools[usize::from(route.pool.0)];
+        if route.drain {
+            return Err(Refusal::RouteDrains);
+        }
+        self.story.route = place;
+        let pool = &turn.setup.plan.pools[usize::from(route.pool.0)];
         let mut id = [0; 32];
         let intro = Introduction {
             peer: self.peer_ip(),
@@ -419,7 +424,7 @@ impl<S: Socket> Opening<S> {
 
 /// What the trailer fields of a chunked body may take: as much as a head, of which they are the other end.
 fn trailer_bytes_max(turn: &Turn<'_>) -> u32 {
-    turn.plan.limits.max_header_bytes.try_into().unwrap_or(u32::MAX)
+    turn.setup.plan.limits.max_header_bytes.try_into().unwrap_or(u32::MAX)
 }
 
 /// A tunnel, with the bytes that are already on their way: `up` to the server, `down` to the client.
@@ -434,7 +439,8 @@ fn open<S: Socket>(
     turn.praise();
     story.handshake = Some(turn.now.since(story.accepted));
     turn.opened(&story);
-    Opened::Into(Session::Relaying(Relay::new([client, server], up, down, *story, turn.now)))
+    let haste = turn.tools.dice.u16(..);
+    Opened::Into(Session::Relaying(Relay::new([client, server], up, down, *story, turn.now, haste)))
 }
 
 /// A browser says which page a request comes from; a route may let in only some. Where a tunnel is asked for the field

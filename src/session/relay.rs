@@ -7,10 +7,11 @@ use std::io;
 use std::time::Duration;
 
 use super::engine::Trouble;
-use super::flow::{AtEnd, Everything, Flow, Standing};
+use super::flow::{self, AtEnd, Everything, Flow};
 use super::story::{Note, Story};
 use super::transport::{Edges, Socket, Transport};
-use super::{Limit, Next, Turn, after, reached, soonest};
+use super::{Limit, Next, Turn, after, keepalive, reached, soonest};
+use crate::drain::Standing;
 use crate::error::{Outcome, Side};
 use crate::moment::Moment;
 use crate::plan::{BackendId, Timeouts};
@@ -31,6 +32,10 @@ pub struct Relay<S> {
     at_ease: bool,
     /// Whether the kernel watches over the server's connection.
     kept_alive: bool,
+    /// Whether its lifetime is over, which the loop has been told.
+    retired: bool,
+    /// Where it stands among those that lack nothing of their lifetime (0) and all that is allowed (`u16::MAX`).
+    haste: u16,
     /// What its last line will say.
     note: Note,
 }
@@ -53,12 +58,28 @@ fn side(end: usize) -> Side {
 
 impl<S: Socket> Relay<S> {
     /// A tunnel between a client and a server, with the bytes that are already on their way: `up` to the server, `down`
-    /// to the client.
-    pub fn new(ends: [Transport<S>; 2], up: Vec<u8>, down: Vec<u8>, story: Story, now: Moment) -> Relay<S> {
+    /// to the client, and a number that was drawn for its lifetime.
+    pub fn new(
+        ends: [Transport<S>; 2],
+        up: Vec<u8>,
+        down: Vec<u8>,
+        story: Story,
+        now: Moment,
+        haste: u16,
+    ) -> Relay<S> {
         let [up_head, down_head] = story.overhead;
         let flows = [Flow::new(up, now).discount(up_head), Flow::new(down, now).discount(down_head)];
         let note = Note::new(story, now);
-        Relay { ends, flows, state: State::Whole, at_ease: false, kept_alive: false, note }
+        Relay {
+            ends,
+            flows,
+            state: State::Whole,
+            at_ease: false,
+            kept_alive: false,
+            retired: false,
+            haste,
+            note,
+        }
     }
 
     /// Takes note of an event at one end.
@@ -125,7 +146,7 @@ impl<S: Socket> Relay<S> {
     /// As [`advance`](Relay::advance) for all other turns, of which so many bytes have moved.
     fn go_on(&mut self, moved: [usize; 2], turn: &mut Turn<'_>) -> Next {
         let was_at_ease = std::mem::replace(&mut self.at_ease, false);
-        let mut standings = [Standing::Parked; 2];
+        let mut standings = [flow::Standing::Parked; 2];
         for (index, standing) in standings.iter_mut().enumerate() {
             match self.step(index, moved[index], turn) {
                 Ok(reached) => *standing = reached,
@@ -142,13 +163,13 @@ impl<S: Socket> Relay<S> {
         }
         match (self.state, standings) {
             (State::Broken(end, error), standings) => match standings[usize::from(end)] {
-                Standing::Spent => Next::Yield,
-                Standing::Parked | Standing::Done => self.fail(end.into(), error),
+                flow::Standing::Spent => Next::Yield,
+                flow::Standing::Parked | flow::Standing::Done => self.fail(end.into(), error),
             },
-            (State::HalfClosed(first), [Standing::Done, Standing::Done]) => {
+            (State::HalfClosed(first), [flow::Standing::Done, flow::Standing::Done]) => {
                 Next::Close(Outcome::Finished(side(first.into())))
             }
-            (_, [Standing::Spent, _] | [_, Standing::Spent]) => Next::Yield,
+            (_, [flow::Standing::Spent, _] | [_, flow::Standing::Spent]) => Next::Yield,
             // One parked and the other parked or done. Where nothing is held and nothing has ended all limits move
             // later only, so that one deadline will do until it comes, and a message costs no look at them. One in bulk
             // is not spared, as the loop wants to know.
@@ -163,10 +184,10 @@ impl<S: Socket> Relay<S> {
     }
 
     /// Moves bytes one way, of which so many have moved in this turn.
-    fn step(&mut self, index: usize, moved: usize, turn: &mut Turn<'_>) -> Result<Standing, Trouble> {
+    fn step(&mut self, index: usize, moved: usize, turn: &mut Turn<'_>) -> Result<flow::Standing, Trouble> {
         let at_end = match self.state {
             // Into an end that has failed goes nothing, and what it still sends ends in a reset.
-            State::Broken(end, _) if usize::from(end) != index => return Ok(Standing::Done),
+            State::Broken(end, _) if usize::from(end) != index => return Ok(flow::Standing::Done),
             State::Broken(..) => AtEnd::LeaveOpen,
             // The close that follows says the same as a half-close would.
             State::HalfClosed(_) if self.flows[1 - index].is_done() => AtEnd::LeaveOpen,
@@ -212,9 +233,26 @@ impl<S: Socket> Relay<S> {
         soonest(self.limits(timeouts)).into_iter().chain(keepalive).min()
     }
 
+    /// When a byte last moved.
+    fn moved_at(&self) -> Moment {
+        self.flows[0].moved_at().max(self.flows[1].moved_at())
+    }
+
+    /// How it stands when some tunnels have to go.
+    pub fn standing(&self) -> Standing {
+        Standing { opened: self.note.opened, moved_at: self.moved_at() }
+    }
+
+    /// When its lifetime is over, where that is still to be told.
+    fn lifetime_ends(&self, timeouts: &Timeouts) -> Option<Moment> {
+        let lifetime = timeouts.lifetime.filter(|_| !self.retired)?;
+        let lacks = timeouts.lifetime_jitter.0 * f32::from(self.haste) / f32::from(u16::MAX);
+        Some(self.note.opened + lifetime.mul_f32(1.0 - lacks))
+    }
+
     /// Each limit that is running, and how the tunnel ends when it is reached.
     fn limits(&self, timeouts: &Timeouts) -> [Limit; 5] {
-        let moved_at = self.flows[0].moved_at().max(self.flows[1].moved_at());
+        let moved_at = self.moved_at();
         let stalled = |index: usize| after(self.flows[index].stalled_since(), timeouts.stalled);
         let half_closed_since = match self.state {
             State::HalfClosed(_) => Some(moved_at),
@@ -225,7 +263,7 @@ impl<S: Socket> Relay<S> {
             (stalled(1), Outcome::Stalled(side(0))),
             (after(half_closed_since, timeouts.half_closed), Outcome::HalfClosed),
             (after(Some(moved_at), timeouts.idle), Outcome::Idle),
-            (after(Some(self.note.opened), timeouts.lifetime), Outcome::Lifetime),
+            (self.lifetime_ends(timeouts), Outcome::Lifetime),
         ]
     }
 
@@ -233,9 +271,13 @@ impl<S: Socket> Relay<S> {
     pub fn expire(&mut self, turn: &Turn<'_>) -> Next {
         if !self.kept_alive && turn.now >= self.note.opened + KEEPALIVE_AFTER {
             self.kept_alive = true;
-            self.ends[1].keep_alive(&turn.tools.keepalive);
+            self.ends[1].keep_alive(&keepalive(&turn.setup.plan.tcp));
         }
         match reached(self.limits(turn.timeouts), turn.now) {
+            Some(Outcome::Lifetime) => {
+                self.retired = true;
+                Next::Retire { deadline: self.deadline(turn.timeouts) }
+            }
             Some(outcome) => Next::Close(outcome),
             None => Next::Park { deadline: self.deadline(turn.timeouts) },
         }

@@ -24,8 +24,9 @@ use super::{Holds, Next, Session, Tools, Turn};
 use crate::Config;
 use crate::error::{Outcome, Side};
 use crate::moment::{Date, Moment};
-use crate::plan::{BackendId, Plan};
+use crate::plan::BackendId;
 use crate::proto::adapt::Thresholds;
+use crate::setup::Setup;
 use crate::sys::Keepalive;
 use crate::sys::splice::{self, Pipe};
 
@@ -421,7 +422,7 @@ pub fn again_in_bulk(tests: &[fn()]) {
 
 /// One session, and what the loop is to it.
 pub struct Play {
-    pub plan: Plan,
+    pub setup: Setup,
     pub holds: Holds,
     pub tools: Tools,
     lines: Arc<Mutex<Vec<String>>>,
@@ -460,7 +461,7 @@ impl Play {
         let mut play = Play::new(config, client, |story, now| {
             let mut ends = [Transport::connected(near), Transport::connected(far)];
             ends.iter_mut().for_each(|end| end.watched(Watch::Reads));
-            Session::Relaying(Relay::new(ends, up.to_vec(), down.to_vec(), *story, now))
+            Session::Relaying(Relay::new(ends, up.to_vec(), down.to_vec(), *story, now, 0))
         });
         play.servers.push(server);
         play.ends().into_iter().for_each(|end| end.watch(Watch::Reads));
@@ -485,17 +486,18 @@ impl Play {
     ) -> Play {
         let plan = Config::from_toml(config).and_then(|config| config.check());
         let plan = plan.unwrap_or_else(|error| panic!("{error}"));
+        let setup = Setup::of(plan);
         let now = Moment::START;
         let story = Box::new(Story::new([7; 16], Some(SocketAddr::from(CLIENT)), 0, now));
         let lines = Arc::<Mutex<Vec<String>>>::default();
         let mut journal = Journal::default();
         let written = Arc::clone(&lines);
-        journal.set_sink(Box::new(move |line| {
+        journal.set_sink(Some(Arc::new(Mutex::new(move |line: &[u8]| {
             written.lock().unwrap().push(String::from_utf8(line.to_vec()).expect("a line is text"));
-        }));
+        }))));
         let date = Date { read_at: now, read: SystemTime::UNIX_EPOCH };
         let dice = fastrand::Rng::with_seed(1);
-        let tools = Tools { journal, dice, ..Tools::new(&plan, date) };
+        let tools = Tools { journal, dice, ..Tools::new(date, Arc::default(), 1) };
         Play {
             holds: Holds::default(),
             tools,
@@ -511,7 +513,7 @@ impl Play {
             rest: Rest::Ready,
             deadline: None,
             yields: 0,
-            plan,
+            setup,
         }
     }
 
@@ -530,8 +532,8 @@ impl Play {
         self.tools.pump_budget = self.tools.flow_budget;
         let mut turn = Turn {
             now: self.now,
-            timeouts: &self.plan.listeners[0].timeouts,
-            plan: &self.plan,
+            timeouts: &self.setup.plan.listeners[0].timeouts,
+            setup: &self.setup,
             holds: &mut self.holds,
             tools: &mut self.tools,
         };
@@ -610,6 +612,8 @@ impl Play {
                     self.session.dialed(socket);
                     next = self.lend(Session::advance);
                 }
+                // As where no pace is configured.
+                Next::Retire { .. } => break self.close(Some(&Outcome::Lifetime)),
                 Next::Close(outcome) | Next::Linger(outcome) => break self.close(Some(&outcome)),
                 Next::End => break self.close(None),
             }
@@ -648,10 +652,10 @@ impl Play {
         let story = std::mem::replace(&mut self.session, Session::Gone).close(self.holds.backend);
         assert_eq!(story.is_some(), outcome.is_some(), "a session has one last line: {outcome:?}");
         if let (Some(story), Some(outcome)) = (story, outcome) {
-            self.tools.journal.close(&story, outcome, &self.plan, self.now, SystemTime::UNIX_EPOCH);
+            self.tools.journal.close(&story, outcome, &self.setup, self.now, SystemTime::UNIX_EPOCH);
         }
         if let Some(backend) = self.holds.backend.take() {
-            self.tools.balancer.closed(backend);
+            self.setup.record(backend).close();
         }
         if let Some(address) = self.holds.address.take() {
             self.tools.addresses.leave(*address);

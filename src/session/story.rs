@@ -28,6 +28,8 @@ pub struct Story {
     pub forwarded: Option<IpAddr>,
     /// Which listener it came to.
     pub listener: u16,
+    /// Which of that listener's routes it took. (Not noted: it stands beside a tunnel.)
+    pub route: u16,
     /// The server it went to.
     pub backend: Option<BackendId>,
     /// The status that the client was sent.
@@ -96,6 +98,7 @@ impl Story {
             peer,
             forwarded: None,
             listener,
+            route: 0,
             backend: None,
             status: None,
             accepted,

@@ -47,9 +47,35 @@ impl Keepalive {
     }
 }
 
+impl Keepalive {
+    /// As [`apply`](Keepalive::apply), to a socket that may have other options already.
+    pub fn renew(&self, socket: &impl AsFd) -> io::Result<()> {
+        SockRef::from(socket).set_keepalive(self.time.is_some())?;
+        #[cfg(target_os = "linux")]
+        SockRef::from(socket).set_tcp_user_timeout(Some(self.user_timeout.unwrap_or_default()))?; // 0: the system's
+        self.apply(socket)
+    }
+}
+
+/// Who else may listen on a TCP address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody.
+    Alone,
+    /// Nobody yet; sockets of this process that [join](Sharing::Joins) later (socket(7), SO_REUSEPORT).
+    Founds,
+    /// It listens beside sockets that let it.
+    Joins,
+}
+
 /// Binds and listens on a TCP address. An IPv6 address takes IPv6 clients only, so that `0.0.0.0` and `[::]` can stand
 /// side by side with the same port.
-pub fn listen_tcp(address: SocketAddr, backlog: u32, keepalive: &Keepalive) -> io::Result<TcpListener> {
+pub fn listen_tcp(
+    address: SocketAddr,
+    backlog: u32,
+    keepalive: &Keepalive,
+    sharing: Sharing,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -58,10 +84,28 @@ pub fn listen_tcp(address: SocketAddr, backlog: u32, keepalive: &Keepalive) -> i
     // A tunnel's small messages must not wait for the acknowledgement of the last one. This too is inherited.
     socket.set_tcp_nodelay(true)?;
     keepalive.apply(&socket)?;
+    if sharing == Sharing::Joins {
+        share_port(&socket)?;
+    }
     socket.bind(&address.into())?;
-    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+    // Only behind the bind, which thus fails where another process listens there, be it one that shares as we do.
+    if sharing == Sharing::Founds {
+        share_port(&socket)?;
+    }
+    listen_on(&socket, backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Lets other sockets of this process listen on the same port from now on, also where this one listens already.
+pub fn share_port(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_reuse_port(true)
+}
+
+/// Listens with this backlog, or changes the backlog of a socket that listens already (which listen(2) does not say,
+/// but Linux does: it keeps who waits).
+pub fn listen_on(socket: &impl AsFd, backlog: u32) -> io::Result<()> {
+    SockRef::from(socket).listen(backlog.try_into().unwrap_or(i32::MAX))
 }
 
 /// Binds and listens on a unix socket's path. A socket file that nobody listens on any more is replaced; anything
@@ -76,7 +120,7 @@ pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
         }
         bound => bound?,
     }
-    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+    listen_on(&socket, backlog)?;
     socket.set_nonblocking(true)?;
     Ok(OwnedFd::from(socket).into())
 }

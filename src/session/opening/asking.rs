@@ -199,7 +199,7 @@ impl<S: Socket> Asking<S> {
 
     /// Reads what the server has to say.
     fn listen(&mut self, asked: &Asked, turn: &mut Turn<'_>) -> Result<Heard, End> {
-        let bytes_max = turn.plan.limits.max_header_bytes;
+        let bytes_max = turn.setup.plan.limits.max_header_bytes;
         while self.server.is_readable() && self.outbox.is_empty() {
             // Not zero: a full reply without an end is refused below, one with it has been taken out.
             let reach = (bytes_max - self.reply.len()).min(turn.tools.scratch.len());
@@ -238,7 +238,7 @@ impl<S: Socket> Asking<S> {
                 Ok(Some(end)) => end,
                 Err(rule) => return Err(malformed(rule, turn)),
             };
-            let judged = head::parse_response(&self.reply[..end], turn.plan.limits.max_headers)
+            let judged = head::parse_response(&self.reply[..end], turn.setup.plan.limits.max_headers)
                 .and_then(|head| response::judge(&head, asked, trailer_bytes_max(turn)));
             let mut outbox = std::mem::take(&mut self.outbox);
             match judged {

@@ -206,18 +206,14 @@ impl<S: Socket> Call<S> {
     /// Chooses the next server to try.
     fn choose(&mut self, story: &mut Story, turn: &mut Turn<'_>) -> Result<Next, Refusal> {
         let Errand { pool, key, .. } = self.errand;
-        match turn.tools.balancer.choose(turn.plan, pool, key, &self.tried, turn.now, &mut turn.tools.dice) {
+        match turn.choose(pool, key, &self.tried) {
             Ok(backend) => {
-                self.tried.add(backend);
+                self.tried.add(backend.index);
                 self.line = Line::Dialing;
                 story.backend = Some(backend);
-                turn.lean_on(backend);
                 Ok(Next::Dial(backend))
             }
-            Err(NoChoice::AllTried | NoChoice::AllFull) => {
-                turn.let_go();
-                Err(self.refusal.clone())
-            }
+            Err(NoChoice::AllTried | NoChoice::AllFull) => Err(self.refusal.clone()),
         }
     }
 

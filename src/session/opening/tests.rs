@@ -60,11 +60,11 @@ fn check_refused(play: &mut Play, status: u16, rule: &str) {
 #[track_caller]
 fn check_given_back(play: &mut Play) {
     assert_eq!(play.rest, Rest::Over);
-    for index in 0..play.plan.pools[0].backends.len() {
-        assert_eq!(play.tools.balancer.active(BackendId { pool: PoolId(0), index: index as u16 }), 0);
+    for index in 0..play.setup.plan.pools[0].backends.len() {
+        assert_eq!(play.setup.record(BackendId { pool: PoolId(0), index: index as u16 }).active(), 0);
     }
     let address = std::net::IpAddr::from(super::super::script::CLIENT.0);
-    assert!(play.tools.addresses.admit(address), "the client's only place is free again");
+    assert!(play.tools.addresses.admit(address, 1), "the client's only place is free again");
     play.tools.addresses.leave(address);
     assert!(play.client.wire().closed);
     assert!(play.servers.iter().all(|server| server.wire().closed));
@@ -524,7 +524,7 @@ fn a_client_that_takes_no_interim_response_is_not_its_server_s_fault() {
     play.run();
     play.wait_ms(60_000);
     assert_eq!((play.rest, play.outcome()), (Rest::Over, "adit stalled".into()));
-    assert!(!play.tools.balancer.is_out(BackendId { pool: PoolId(0), index: 0 }));
+    assert!(!play.setup.record(BackendId { pool: PoolId(0), index: 0 }).is_out());
     check_given_back(&mut play);
 }
 
@@ -532,12 +532,15 @@ fn a_client_that_takes_no_interim_response_is_not_its_server_s_fault() {
 fn a_client_over_its_number_is_refused() {
     let mut play = Play::accepted(CONFIG);
     let address = std::net::IpAddr::from(super::super::script::CLIENT.0);
-    assert!(play.tools.addresses.admit(address));
+    assert!(play.tools.addresses.admit(address, 1));
     play.run();
     assert!(play.client.got().starts_with("HTTP/1.1 429 "));
     play.client.ends();
     assert_eq!(play.run(), Rest::Over);
-    assert!(!play.tools.addresses.admit(address), "the other session's place is not given back by this one");
+    assert!(
+        !play.tools.addresses.admit(address, 1),
+        "the other session's place is not given back by this one"
+    );
 }
 
 #[test]

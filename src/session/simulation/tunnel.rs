@@ -128,7 +128,7 @@ impl Tunnel {
             assert!(held > 0 || owned_bytes == 0, "a flow that holds nothing owns nothing");
         }
         if self.play.rest == Rest::Parked {
-            let due = relay.deadline(&self.play.plan.listeners[0].timeouts);
+            let due = relay.deadline(&self.play.setup.plan.listeners[0].timeouts);
             let is_told = due.is_none_or(|due| self.play.deadline.is_some_and(|deadline| deadline <= due));
             assert!(is_told, "the deadline that the loop has is never too late");
             self.check_parked();

@@ -398,9 +398,9 @@ impl World {
     fn check_end(&mut self) {
         for index in 0..SERVERS {
             let id = BackendId { pool: PoolId(0), index: index as u16 };
-            assert_eq!(self.play.tools.balancer.active(id), 0, "no server has this session any more");
+            assert_eq!(self.play.setup.record(id).active(), 0, "no server has this session any more");
         }
-        assert!(self.play.tools.addresses.admit(CLIENT.0.into()), "nor has the client's address");
+        assert!(self.play.tools.addresses.admit(CLIENT.0.into(), 1), "nor has the client's address");
         assert!(
             self.play.client.wire().closed && self.play.servers.iter().all(|server| server.wire().closed)
         );

@@ -1,0 +1,225 @@
+//! How one configuration follows another: sockets are opened, kept or closed, and from the same turn on sessions are
+//! opened with the new one. Those that are open keep theirs.
+//!
+//! The first worker opens what is new, for all of them, before anything else changes: what cannot be opened refuses the
+//! whole. Then each worker goes on with the new configuration in a turn of its own.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use mio::{Interest, Token};
+
+use super::{EventLoop, GENERATIONS_MAX, Generation, LISTENERS, Phase, forget_unused};
+use crate::crew::{Adoption, Command, Done, Reload, Reloaded};
+use crate::error::{ReloadError, StartError};
+use crate::identity::{self, ListenerKey};
+use crate::listener::Listener;
+use crate::plan::{Address, Plan};
+use crate::setup::Setup;
+use crate::sys::Sharing;
+
+/// What a plan needs to be gone on with.
+pub(super) struct Opened {
+    /// With the addresses that its listeners are bound to.
+    pub plan: Plan,
+    /// Its listeners' keys.
+    pub keys: Vec<ListenerKey>,
+    /// Sockets that were not there before, by worker.
+    pub fresh: Vec<Vec<Listener>>,
+}
+
+/// Opens what a plan listens on and nobody does yet, for so many workers. Where one cannot be opened none stays open.
+pub(super) fn open(
+    mut plan: Plan,
+    existing: &[Option<Listener>],
+    workers: usize,
+) -> Result<Opened, StartError> {
+    let keys = identity::listeners(&plan);
+    let known: HashMap<&ListenerKey, &Listener> =
+        existing.iter().flatten().map(|listener| (&listener.key, listener)).collect();
+    let mut fresh: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+    for (place, key) in keys.iter().enumerate() {
+        if plan.listeners[place].drain {
+            continue;
+        }
+        if let Some(listener) = known.get(key) {
+            plan.listeners[place].address.clone_from(&listener.address);
+            continue;
+        }
+        let failed = |error| StartError::Listen { address: key.address.to_string(), error };
+        let is_leaving = |listener: &&Listener| !keys.contains(&listener.key);
+        let leaving = existing.iter().flatten().filter(is_leaving);
+        let place_id = place as u16; // a plan has no more
+        let opened = open_among(key, place_id, &plan, leaving, workers).map_err(failed)?;
+        plan.listeners[place].address.clone_from(&opened[0].address);
+        fresh.iter_mut().zip(opened).for_each(|(fresh, listener)| fresh.push(listener));
+    }
+    Ok(Opened { plan, keys, fresh })
+}
+
+/// Opens a listener for each worker. One that will be closed may be in the way (`0.0.0.0:80` of `127.0.0.1:80`).
+fn open_among<'a>(
+    key: &ListenerKey,
+    place: u16,
+    plan: &Plan,
+    leaving: impl Iterator<Item = &'a Listener>,
+    workers: usize,
+) -> io::Result<Vec<Listener>> {
+    let sharing = if workers > 1 { Sharing::Founds } else { Sharing::Alone };
+    let first = match Listener::open(key, place, &plan.tcp, sharing) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let port = port(&key.address);
+            let in_the_way =
+                leaving.filter(|listener| port.is_some() && self::port(&listener.address) == port);
+            let mut any = false;
+            for listener in in_the_way {
+                listener.share()?;
+                any = true;
+            }
+            if !any {
+                return Err(error);
+            }
+            Listener::open(key, place, &plan.tcp, Sharing::Joins)?
+        }
+        opened => opened?,
+    };
+    let mut opened = vec![first];
+    for _ in 1..workers {
+        let beside = opened[0].open_beside(&plan.tcp)?;
+        opened.push(beside);
+    }
+    Ok(opened)
+}
+
+fn port(address: &Address) -> Option<u16> {
+    match address {
+        Address::Tcp(address) => Some(address.port()),
+        Address::Unix(_) => None,
+    }
+}
+
+impl EventLoop {
+    /// Watches listeners that it has not had yet.
+    pub(super) fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        for mut listener in listeners {
+            let gap = self.listeners.iter().position(Option::is_none);
+            let index = gap.unwrap_or(self.listeners.len());
+            let token = Token(LISTENERS + index);
+            self.poll.registry().register(listener.source(), token, Interest::READABLE)?;
+            match self.listeners.get_mut(index) {
+                Some(gap) => *gap = Some(listener),
+                None => self.listeners.push(Some(listener)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Exchanges the configuration of all workers, or of none.
+    pub(super) fn reload(&mut self, reload: Reload) {
+        let Reload { plan, sink, reply } = reload;
+        match self.prepare(plan) {
+            Err(error) => drop(reply.try_send(Err(error))), // there is room for one; or nobody waits
+            Ok(None) if sink.is_none() => drop(reply.try_send(Ok(Reloaded::default()))),
+            Ok(opened) => {
+                let is_changed = opened.is_some();
+                let (setup, fresh, reloaded) = match opened {
+                    Some(opened) => self.follow(opened),
+                    None => {
+                        let fresh = (0..self.crew.size()).map(|_| Vec::new()).collect();
+                        (Arc::clone(self.setup()), fresh, Reloaded::default())
+                    }
+                };
+                let reloaded = Reloaded { is_changed, ..reloaded };
+                let done = Done::new(self.crew.size(), reloaded, reply);
+                for (worker, listeners) in fresh.into_iter().enumerate().rev() {
+                    let (setup, sink, done) = (Arc::clone(&setup), sink.clone(), Arc::clone(&done));
+                    let adoption = Adoption { setup, listeners, sink, done };
+                    if worker == self.worker {
+                        self.adopt(adoption);
+                    } else if let Err(Command::Adopt(unused)) =
+                        self.crew.tell(worker, Command::Adopt(Box::new(adoption)))
+                    {
+                        unused.done.count(); // a worker that is no more
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens what a plan needs; `None`: it is the present one.
+    fn prepare(&self, plan: Plan) -> Result<Option<Opened>, ReloadError> {
+        if self.phase != Phase::Serving {
+            return Err(ReloadError::Stopping);
+        }
+        if self.generations.len() >= GENERATIONS_MAX {
+            return Err(ReloadError::TooManyInUse(self.generations.len()));
+        }
+        let opened = open(plan, &self.listeners, self.crew.size()).map_err(ReloadError::Start)?;
+        let is_new = opened.fresh[0].is_empty() && self.setup().is_as(&opened.plan, &opened.keys);
+        Ok((!is_new).then_some(opened))
+    }
+
+    /// The configuration that follows the present one.
+    fn follow(&self, opened: Opened) -> (Arc<Setup>, Vec<Vec<Listener>>, Reloaded) {
+        let Opened { plan, keys, fresh } = opened;
+        let stays = |listener: &&Listener| {
+            let place = keys.iter().position(|key| *key == listener.key);
+            place.is_some_and(|place| !plan.listeners[place].drain)
+        };
+        let before = self.listeners.iter().flatten().count();
+        let kept = self.listeners.iter().flatten().filter(stays).count();
+        let reloaded =
+            Reloaded { is_changed: true, listeners_opened: fresh[0].len(), listeners_closed: before - kept };
+        let setup = self.crew.registry().set_up(plan, keys, self.clock.now);
+        (Arc::new(setup), fresh, reloaded)
+    }
+
+    /// Goes on with a configuration: from here on sessions are opened with it.
+    pub(super) fn adopt(&mut self, adoption: Adoption) {
+        let Adoption { setup, listeners, sink, done } = adoption;
+        if let Some(sink) = sink {
+            self.tools.journal.set_sink(sink);
+        }
+        if self.phase == Phase::Serving && !Arc::ptr_eq(&setup, self.setup()) {
+            self.exchange(setup, listeners);
+        }
+        done.count();
+    }
+
+    fn exchange(&mut self, setup: Arc<Setup>, fresh: Vec<Listener>) {
+        let places: HashMap<&ListenerKey, usize> =
+            setup.keys.iter().enumerate().map(|(place, key)| (key, place)).collect();
+        let is_tcp_changed = setup.plan.tcp != self.setup().plan.tcp;
+        for index in 0..self.listeners.len() {
+            let Some(listener) = &mut self.listeners[index] else { continue };
+            match places.get(&listener.key) {
+                Some(&place) if !setup.plan.listeners[place].drain => {
+                    listener.place = place as u16; // a plan has no more
+                    if is_tcp_changed && let Err(error) = listener.adjust(&setup.plan.tcp) {
+                        log::warn!("{} keeps its socket options: {error}", listener.address);
+                    }
+                }
+                Some(_) | None => {
+                    if self.worker == 0 {
+                        log::info!("no longer listening on {}", listener.address);
+                    }
+                    self.accept_all(index);
+                }
+            }
+        }
+        drop(places);
+        for listener in fresh.iter().filter(|_| self.worker == 0) {
+            log::info!("listening on {}", listener.address);
+        }
+        if let Err(error) = self.listen(fresh) {
+            log::error!("cannot watch a listening socket, which is closed: {error}");
+        }
+        self.tools.journal.set_format(setup.plan.log.format);
+        let before = self.present;
+        self.present = self.generations.insert(Generation { setup, sessions: 0 }) as u16; // there was a number left
+        forget_unused(&mut self.generations, before, self.present);
+        self.review();
+        self.begin_to_spread();
+    }
+}

@@ -1,0 +1,269 @@
+//! How tunnels are closed that have to go: paced, in order, and until their deadline.
+//!
+//! At stop that is all of them; otherwise those of servers, routes and listeners that drain or were removed, those that
+//! have reached their lifetime, and those that a pool has too many of on some of its servers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{EventLoop, Phase};
+use crate::balance::Members;
+use crate::crew::Command;
+use crate::drain::{Departures, Queue, Why, jitter};
+use crate::error::Outcome;
+use crate::moment::Moment;
+use crate::plan::{Order, PoolId, Rebalance};
+use crate::setup::Fate;
+
+/// Tunnels closed in one turn at most, so that many that are due together do not hold up the others.
+const DEPARTURES_MAX: usize = 256;
+
+/// How often a pool that is being spread anew is looked at while there is nothing to close.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
+
+/// A pool whose tunnels are being spread anew.
+pub(super) struct Spreading {
+    pool: PoolId,
+    /// This worker's tunnels to each server that had too many, the quietest first.
+    queues: HashMap<u32, Queue>,
+    /// The slot of the pace in which the next one is closed.
+    slot: Option<Moment>,
+    /// When to look again.
+    pub wake_at: Moment,
+}
+
+impl Spreading {
+    /// A tunnel has ended.
+    pub fn forget(&mut self, key: usize) {
+        self.queues.values_mut().for_each(|queue| queue.forget(key));
+    }
+}
+
+impl EventLoop {
+    /// Asked to stop: nobody is let in, sessions end by themselves, and tunnels are closed at their pace.
+    pub(super) fn drain(&mut self) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let deadline = self.setup().plan.drain.timeout.map(|timeout| self.clock.now + timeout);
+        self.phase = Phase::Draining(deadline);
+        self.listeners.clear();
+        self.spreadings.clear();
+        log::info!("draining {} sessions", self.slots.len());
+        self.review();
+    }
+
+    /// Goes through all tunnels: which of them have to go, now that something has changed?
+    pub(super) fn review(&mut self) {
+        let order = self.setup().plan.drain.order;
+        let before = std::mem::replace(&mut self.departures, Departures::new(order));
+        let is_serving = self.phase == Phase::Serving;
+        if is_serving && before.is_empty() && !self.setup().is_choosy() {
+            return;
+        }
+        if before.is_empty() {
+            self.crew.pace.begin(self.clock.now);
+        }
+        let tunnels = self.slots.iter().filter(|(_, slot)| !slot.over && slot.holds.tunnel.is_some());
+        let keys: Vec<usize> = tunnels.map(|(key, _)| key).collect();
+        for key in keys {
+            match before.get(key) {
+                // Nothing has changed about that.
+                Some((Why::Lifetime, deadline)) => self.send_off(key, Why::Lifetime, deadline),
+                Some((_, deadline)) => self.judge(key, deadline),
+                None => self.judge(key, self.deadline()),
+            }
+        }
+    }
+
+    /// When a tunnel goes at the latest that has to go from now on.
+    fn deadline(&self) -> Option<Moment> {
+        match self.phase {
+            Phase::Draining(deadline) => deadline,
+            Phase::Serving | Phase::Stopped => {
+                self.setup().plan.drain.timeout.map(|timeout| self.clock.now + timeout)
+            }
+        }
+    }
+
+    /// Whether a tunnel has to go, and if so by that time.
+    fn judge(&mut self, key: usize, deadline: Option<Moment>) {
+        let slot = &self.slots[key];
+        let Some(via) = slot.holds.tunnel else { return };
+        let of = self.setup_of(key);
+        match self.setup().fate(of, slot.listener, via.route(), slot.holds.backend) {
+            Some(Fate::Closed) => self.send_off(key, Why::Removed, Some(self.clock.now)),
+            Some(Fate::Removed) => self.send_off(key, Why::Removed, deadline),
+            Some(Fate::Drained) => self.send_off(key, Why::Drains, deadline),
+            None if self.phase != Phase::Serving => self.send_off(key, Why::Drains, deadline),
+            None => {}
+        }
+    }
+
+    fn send_off(&mut self, key: usize, why: Why, deadline: Option<Moment>) {
+        if let Some(standing) = self.slots[key].session.standing() {
+            self.departures.add(key, standing, why, deadline);
+        }
+    }
+
+    /// A session has become a tunnel. What it was opened with may be a configuration of yesterday.
+    pub(super) fn welcome(&mut self, key: usize) {
+        if self.phase != Phase::Serving || self.setup().is_choosy() {
+            self.judge(key, self.deadline());
+        }
+    }
+
+    /// A tunnel has reached its lifetime. Says whether it is closed at a pace.
+    pub(super) fn retire(&mut self, key: usize) -> bool {
+        let is_paced = self.setup().plan.drain.rate > 0;
+        if is_paced {
+            self.send_off(key, Why::Lifetime, self.deadline());
+        }
+        is_paced
+    }
+
+    /// Closes tunnels whose time has come.
+    pub(super) fn depart(&mut self) {
+        if std::mem::take(&mut self.tools.has_come_back) {
+            self.come_back();
+        }
+        let rate = self.setup().plan.drain.rate;
+        for _ in 0..DEPARTURES_MAX {
+            if self.departures.is_empty() {
+                return;
+            }
+            let slots = &self.slots;
+            let look = |key: usize| slots.get(key).and_then(|slot| slot.session.standing());
+            let pace = (&self.crew.pace, rate);
+            let due = self.departures.due(self.clock.now, pace, &mut self.tools.dice, look);
+            let Some((key, why)) = due else { return };
+            let outcome = match why {
+                Why::Drains => Outcome::Drained,
+                Why::Removed => Outcome::Removed,
+                Why::Lifetime => Outcome::Lifetime,
+            };
+            self.close(key, Some(&outcome));
+        }
+    }
+
+    /// A server has come back whose pool is to be spread anew.
+    fn come_back(&mut self) {
+        let setup = Arc::clone(self.setup());
+        for (pool, members) in setup.plan.pools.iter().zip(&setup.members) {
+            if let Some(rules) = pool.rebalance.as_ref().filter(|_| members.episode.take_wanted()) {
+                members.episode.begin(&members.standings(pool), rules, self.clock.now);
+            }
+        }
+        self.crew.tell_all(Some(self.worker), || Command::Spread);
+        self.begin_to_spread();
+    }
+
+    /// Looks which pools have tunnels to spread anew.
+    pub(super) fn begin_to_spread(&mut self) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let setup = Arc::clone(self.setup());
+        self.spreadings.clear();
+        for (index, (pool, members)) in setup.plan.pools.iter().zip(&setup.members).enumerate() {
+            if pool.rebalance.is_some() && members.episode.is_on() {
+                let (pool, wake_at) = (PoolId(index as u16), self.clock.now); // a plan has no more
+                self.spreadings.push(Spreading { pool, queues: HashMap::new(), slot: None, wake_at });
+            }
+        }
+    }
+
+    /// Closes surplus tunnels whose time has come.
+    pub(super) fn spread(&mut self) {
+        if self.spreadings.is_empty() {
+            return;
+        }
+        for mut spreading in std::mem::take(&mut self.spreadings) {
+            if spreading.wake_at > self.clock.now || self.spread_pool(&mut spreading) {
+                self.spreadings.push(spreading);
+            }
+        }
+    }
+
+    /// Says whether there is more to do.
+    fn spread_pool(&mut self, spreading: &mut Spreading) -> bool {
+        let now = self.clock.now;
+        let setup = Arc::clone(self.setup());
+        let (pool, members) = setup.pool(spreading.pool);
+        let Some(Rebalance { rate, .. }) = pool.rebalance else { return false };
+        let rules = pool.rebalance.as_ref();
+        for _ in 0..DEPARTURES_MAX {
+            let Some(kept) =
+                rules.and_then(|rules| members.episode.look(&members.standings(pool), rules, now))
+            else {
+                return false;
+            };
+            let Some((index, key)) = self.surplus(spreading, members, &kept) else {
+                (spreading.slot, spreading.wake_at) = (None, now + LOOK_PERIOD);
+                return true;
+            };
+            let slot = spreading.slot.unwrap_or_else(|| {
+                members.episode.pace.claim(rate, now) + jitter(rate, &mut self.tools.dice)
+            });
+            let record = members.record(index);
+            if slot > now {
+                (spreading.slot, spreading.wake_at) = (Some(slot), slot);
+            } else {
+                spreading.slot = None;
+                if record.shed(kept[usize::from(index)]) {
+                    spreading.forget(key);
+                    self.close_shed(key, Some(&Outcome::Rebalanced));
+                    members.episode.closed(now);
+                    continue;
+                }
+            }
+            // It stays for now.
+            if let (Some(queue), Some(standing)) =
+                (spreading.queues.get_mut(&record.id), self.slots[key].session.standing())
+            {
+                queue.add(key, standing);
+            }
+            if spreading.slot.is_some() {
+                return true;
+            }
+        }
+        spreading.wake_at = now;
+        true
+    }
+
+    /// The quietest tunnel of this worker's to the server that has most above what it may keep.
+    fn surplus(&self, spreading: &mut Spreading, members: &Members, kept: &[u32]) -> Option<(u16, usize)> {
+        let excess = |index: usize| members.records()[index].active().saturating_sub(kept[index]);
+        let mut over: Vec<usize> = (0..kept.len()).filter(|&index| excess(index) > 0).collect();
+        over.sort_by_key(|&index| std::cmp::Reverse(excess(index)));
+        let is_missing = |&index: &usize| {
+            let queue = spreading.queues.get(&members.records()[index].id);
+            queue.is_none_or(Queue::is_empty)
+        };
+        if !over.is_empty() && over.iter().all(is_missing) {
+            spreading.queues = self.tunnels_to(members, &over);
+        }
+        let look = |key: usize| self.slots.get(key).and_then(|slot| slot.session.standing());
+        over.into_iter().find_map(|index| {
+            let queue = spreading.queues.get_mut(&members.records()[index].id)?;
+            Some((index as u16, queue.pop(look)?)) // from a `BackendId`'s range
+        })
+    }
+
+    /// This worker's tunnels to some servers, of whatever configuration, but those that have to go anyway.
+    fn tunnels_to(&self, members: &Members, servers: &[usize]) -> HashMap<u32, Queue> {
+        let id = |&index: &usize| members.records()[index].id;
+        let mut queues: HashMap<u32, Queue> =
+            servers.iter().map(|index| (id(index), Queue::new(Order::Quietest))).collect();
+        for (key, slot) in self.slots.iter().filter(|(key, _)| self.departures.get(*key).is_none()) {
+            let (Some(backend), Some(standing)) = (slot.holds.backend, slot.session.standing()) else {
+                continue;
+            };
+            if let Some(queue) = queues.get_mut(&self.setup_of(key).record(backend).id) {
+                queue.add(key, standing);
+            }
+        }
+        queues
+    }
+}
