@@ -17,7 +17,7 @@ use crate::error::ReloadError;
 use crate::limit::PerAddress;
 use crate::listener::Listener;
 use crate::pace::Pace;
-use crate::plan::Plan;
+use crate::plan::{Address, Plan};
 use crate::session::journal::Sink;
 use crate::session::transport::Stream;
 use crate::setup::{Registry, Setup};
@@ -62,6 +62,8 @@ pub struct Reloaded {
     pub listeners_opened: usize,
     /// Addresses that are no longer listened on.
     pub listeners_closed: usize,
+    /// Where it listens now, in the order of the plan.
+    pub local_addrs: Vec<Address>,
 }
 
 /// A worker's part of a reload.
@@ -160,9 +162,14 @@ impl Crew {
         Arc::clone(&self.mates[worker].stats)
     }
 
+    /// The counters of each.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.mates.iter().map(|mate| mate.stats.snapshot()).collect()
+    }
+
     /// The counters of all of them.
     pub fn snapshot(&self) -> Snapshot {
-        self.mates.iter().map(|mate| mate.stats.snapshot()).fold(Snapshot::default(), Snapshot::plus)
+        self.snapshots().into_iter().fold(Snapshot::default(), Snapshot::plus)
     }
 
     /// What is known of routes and servers.

@@ -101,10 +101,8 @@ fn serve(plan: &Plan, file: Option<&Path>, bind: impl FnOnce() -> Result<Workers
         proxy.set_access_log(sink);
     }
     let handle = proxy.handle();
-    let reloader = |file: &Path| Reloader::new(file.into(), handle.clone(), Arc::clone(&logs), plan).start();
-    let started = file.map(reloader).transpose();
-    let started = started.and_then(|reload| signals::serve(signals, handle, Arc::clone(&logs), reload));
-    if let Err(error) = started {
+    let reloader = file.map(|file| Reloader::new(file.into(), handle.clone(), Arc::clone(&logs), plan));
+    if let Err(error) = signals::serve(signals, handle, Arc::clone(&logs), reloader) {
         return fail(EXIT_START, format_args!("cannot start a thread: {error}"));
     }
     adit::unmap_library_code();

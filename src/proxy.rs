@@ -272,8 +272,13 @@ impl Handle {
         reloading
     }
 
-    /// The counters now.
+    /// The counters now, of all workers together.
     pub fn stats(&self) -> Snapshot {
         self.crew.snapshot()
+    }
+
+    /// The counters now, of each worker.
+    pub fn worker_stats(&self) -> Vec<Snapshot> {
+        self.crew.snapshots()
     }
 }

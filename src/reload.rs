@@ -32,7 +32,8 @@ impl Reloader {
         Reloader { file, handle, logs, log, workers, max_connections: plan.limits.max_connections }
     }
 
-    /// Starts the thread. It reloads when it is asked to; asked while it does, it does so once more.
+    /// Starts the thread, which is not there before the first reload. It reloads when it is asked to; asked while it
+    /// does, it does so once more.
     pub fn start(mut self) -> io::Result<Sender<()>> {
         let (ask, asked) = channel();
         let work = move || self.serve(&asked);

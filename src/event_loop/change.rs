@@ -120,17 +120,15 @@ impl EventLoop {
         let Reload { plan, sink, reply } = reload;
         match self.prepare(plan) {
             Err(error) => drop(reply.try_send(Err(error))), // there is room for one; or nobody waits
-            Ok(None) if sink.is_none() => drop(reply.try_send(Ok(Reloaded::default()))),
             Ok(opened) => {
-                let is_changed = opened.is_some();
+                let none = || (0..self.crew.size()).map(|_| Vec::new()).collect();
                 let (setup, fresh, reloaded) = match opened {
                     Some(opened) => self.follow(opened),
                     None => {
-                        let fresh = (0..self.crew.size()).map(|_| Vec::new()).collect();
-                        (Arc::clone(self.setup()), fresh, Reloaded::default())
+                        let local_addrs = self.local_addrs();
+                        (Arc::clone(self.setup()), none(), Reloaded { local_addrs, ..Reloaded::default() })
                     }
                 };
-                let reloaded = Reloaded { is_changed, ..reloaded };
                 let done = Done::new(self.crew.size(), reloaded, reply);
                 for (worker, listeners) in fresh.into_iter().enumerate().rev() {
                     let (setup, sink, done) = (Arc::clone(&setup), sink.clone(), Arc::clone(&done));
@@ -169,8 +167,13 @@ impl EventLoop {
         };
         let before = self.listeners.iter().flatten().count();
         let kept = self.listeners.iter().flatten().filter(stays).count();
-        let reloaded =
-            Reloaded { is_changed: true, listeners_opened: fresh[0].len(), listeners_closed: before - kept };
+        let listening = plan.listeners.iter().filter(|listener| !listener.drain);
+        let reloaded = Reloaded {
+            is_changed: true,
+            listeners_opened: fresh[0].len(),
+            listeners_closed: before - kept,
+            local_addrs: listening.map(|listener| listener.address.clone()).collect(),
+        };
         let setup = self.crew.registry().set_up(plan, keys, self.clock.now);
         (Arc::new(setup), fresh, reloaded)
     }

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit::{Address, Config, Handle, Proxy, Snapshot};
+use adit::{Address, Config, Handle, Plan, Proxy, ReloadError, Reloaded, Snapshot, Workers};
 
 /// Longer than anything here takes on a busy machine, shorter than a test run's patience.
 pub const WAIT: Duration = Duration::from_secs(20);
@@ -31,16 +31,37 @@ pub struct Running {
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
+/// What this text configures.
+pub fn plan(config: &str) -> Plan {
+    Config::from_toml(config).and_then(|config| config.check()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// An access log that can be read.
+pub fn lines() -> (impl FnMut(&[u8]) + Send + 'static, Receiver<String>) {
+    let (sender, log) = channel();
+    let sink = move |line: &[u8]| {
+        let _ = sender.send(String::from_utf8(line.to_vec()).expect("a line is text"));
+    };
+    (sink, log)
+}
+
 /// Starts a proxy with this configuration.
 pub fn start(config: &str) -> Running {
-    let plan = Config::from_toml(config).and_then(|config| config.check()).unwrap_or_else(|e| panic!("{e}"));
-    let mut proxy = Proxy::bind(plan).unwrap_or_else(|error| panic!("{error}"));
-    let (sender, log) = channel();
-    proxy.set_access_log(move |line| {
-        let _ = sender.send(String::from_utf8(line.to_vec()).expect("a line is text"));
-    });
+    let mut proxy = Proxy::bind(plan(config)).unwrap_or_else(|error| panic!("{error}"));
+    let (sink, log) = lines();
+    proxy.set_access_log(sink);
     let (addresses, handle) = (proxy.local_addrs(), proxy.handle());
     let thread = Some(std::thread::spawn(move || proxy.run()));
+    Running { addresses, handle, log, thread }
+}
+
+/// As [`start`], with as many workers as the configuration says.
+pub fn start_workers(config: &str) -> Running {
+    let mut workers = Workers::bind(plan(config)).unwrap_or_else(|error| panic!("{error}"));
+    let (sink, log) = lines();
+    workers.set_access_log(sink);
+    let (addresses, handle) = (workers.local_addrs(), workers.handle());
+    let thread = Some(std::thread::spawn(move || workers.run()));
     Running { addresses, handle, log, thread }
 }
 
@@ -62,15 +83,32 @@ pub fn start_tcp(server: &str, more: &str) -> Running {
 impl Running {
     /// The address of the first listener.
     pub fn address(&self) -> SocketAddr {
-        match &self.addresses[0] {
-            Address::Tcp(address) => *address,
-            Address::Unix(path) => panic!("{} is no TCP address", path.display()),
-        }
+        self.address_of(0)
     }
 
     /// A client of the first listener.
     pub fn client(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// Goes on with another configuration.
+    pub fn reload(&mut self, config: &str) -> Reloaded {
+        let reloaded = self.try_reload(config).unwrap_or_else(|error| panic!("{error}"));
+        self.addresses.clone_from(&reloaded.local_addrs);
+        reloaded
+    }
+
+    /// Tries to.
+    pub fn try_reload(&self, config: &str) -> Result<Reloaded, ReloadError> {
+        self.handle.reload(plan(config)).recv_timeout(WAIT).expect("an answer")
+    }
+
+    /// The address of a listener.
+    pub fn address_of(&self, index: usize) -> SocketAddr {
+        match &self.addresses[index] {
+            Address::Tcp(address) => *address,
+            Address::Unix(path) => panic!("{} is no TCP address", path.display()),
+        }
     }
 
     /// The next line of the access log, without its newline.
