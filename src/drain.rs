@@ -284,7 +284,7 @@ mod tests {
         for ms in 0..20_000 {
             let now = at(f64::from(ms) / 1000.0);
             let look = |_| Some(standing(0.0, 0.0));
-            while let Some(_) = list.due(now, (&pace, rate), &mut dice, look) {
+            while list.due(now, (&pace, rate), &mut dice, look).is_some() {
                 gone.push(f64::from(ms) / 1000.0);
             }
             assert!(list.next().is_none_or(|next| next > now), "asked for again at once");

@@ -122,3 +122,256 @@ impl Episode {
         self.moved_at.store(now.nanos(), Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{Balancer, Members, Record, Tried};
+    use crate::plan::{Address, Backend, Balance, OnRemoved, Pool};
+    use fastrand::Rng;
+    use std::sync::Arc;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Standings from `active*weight`; a `-` behind them takes nothing.
+    fn standings(text: &str) -> Vec<Standing> {
+        let standing = |word: &str| {
+            let takes = !word.ends_with('-');
+            let (active, weight) =
+                word.trim_end_matches('-').split_once('*').unwrap_or((word.trim_end_matches('-'), "1"));
+            Standing { weight: weight.parse().unwrap(), active: active.parse().unwrap(), takes }
+        };
+        text.split_whitespace().map(standing).collect()
+    }
+
+    #[track_caller]
+    fn check_kept(text: &str, within: f32, expected: &[u32]) {
+        let standings = standings(text);
+        assert_eq!(kept(&standings, together(&standings), Share(within)), expected, "{text}");
+    }
+
+    #[test]
+    fn a_server_keeps_its_share_by_weight_and_a_little_more() {
+        check_kept("1000 0", 0.1, &[550, 550]);
+        check_kept("1000 0*3", 0.1, &[275, 825]);
+        check_kept("1000 0", 0.0, &[500, 500]);
+        check_kept("900 300- 0", 0.1, &[495, u32::MAX, 495]);
+    }
+
+    #[test]
+    fn what_cannot_be_shared_evenly_stays_where_it_is() {
+        check_kept("1 0", 0.1, &[1, 1]);
+        check_kept("2 0", 0.1, &[1, 1]);
+        check_kept("3 0", 0.1, &[2, 2]);
+        check_kept("0 0", 0.1, &[0, 0]);
+    }
+
+    #[test]
+    fn an_episode_begins_where_there_is_something_to_do() {
+        let rules = Rebalance { within: Share(0.1), rate: 50 };
+        let now = Moment::START;
+        for (text, begins) in
+            [("1000 0", true), ("540 460", false), ("560 440", true), ("9-", false), ("9 0-", false)]
+        {
+            assert_eq!(Episode::default().begin(&standings(text), &rules, now), begins, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_episode_ends_when_clients_are_back_or_do_not_come() {
+        let rules = Rebalance { within: Share(0.1), rate: 50 };
+        let episode = Episode::default();
+        let now = Moment::START;
+        assert!(episode.begin(&standings("10 0"), &rules, now));
+        assert!(episode.look(&standings("5 0"), &rules, now).is_some(), "five are on their way");
+        assert!(episode.look(&standings("5 5"), &rules, now).is_none());
+        assert!(!episode.is_on());
+        assert!(episode.begin(&standings("10 0"), &rules, now));
+        episode.closed(now + MS);
+        let over = now + RETURN_TIMEOUT;
+        assert!(episode.look(&standings("6 0"), &rules, over).is_some());
+        assert!(episode.look(&standings("6 0"), &rules, over + MS).is_none());
+    }
+
+    /// A pool whose clients come, stay for a while and go, and come back after they were closed.
+    struct World {
+        pool: Pool,
+        members: Members,
+        balancer: Balancer,
+        dice: Rng,
+        now: Moment,
+        /// The server of each tunnel.
+        tunnels: Vec<u16>,
+        /// When clients that were closed come back.
+        returning: Vec<Moment>,
+        closed: u64,
+        /// A server that accepts nobody, and what happens then.
+        dead: Option<u16>,
+    }
+
+    impl World {
+        fn new(seed: u64) -> World {
+            let mut dice = Rng::with_seed(seed);
+            let backend = |index: usize, weight: u32| Backend {
+                name: index.to_string(),
+                address: Address::Unix(index.to_string().into()),
+                weight,
+                max_conns: 0,
+                backup: false,
+                drain: false,
+            };
+            let count = dice.usize(2..8);
+            let backends: Vec<Backend> = (0..count).map(|index| backend(index, dice.u32(1..6))).collect();
+            let balances = [Balance::RoundRobin, Balance::LeastConn, Balance::RandomTwo];
+            let pool = Pool {
+                name: "pool".into(),
+                backends,
+                balance: balances[dice.usize(..3)].clone(),
+                max_fails: 0,
+                fail_timeout: Duration::from_secs(10),
+                proxy_header: None,
+                on_removed: OnRemoved::Keep,
+                rebalance: Some(Rebalance { within: Share(dice.f32() * 0.3), rate: dice.u32(50..500) }),
+            };
+            let records = (0..count as u32).map(|id| Arc::new(Record::new(id))).collect();
+            let members = Members::new(&pool, records, Arc::default());
+            World {
+                pool,
+                members,
+                balancer: Balancer::default(),
+                dice,
+                now: Moment::START + Duration::from_secs(1),
+                tunnels: Vec::new(),
+                returning: Vec::new(),
+                closed: 0,
+                dead: None,
+            }
+        }
+
+        fn rules(&self) -> Rebalance {
+            self.pool.rebalance.expect("there are some")
+        }
+
+        fn standings(&self) -> Vec<Standing> {
+            self.members.standings(&self.pool)
+        }
+
+        fn arrive(&mut self) {
+            let mut tried = Tried::default();
+            loop {
+                let World { pool, members, balancer, dice, now, .. } = self;
+                let Ok(index) = balancer.choose(pool, members, None, &tried, *now, dice) else { return };
+                tried.add(index);
+                if self.dead != Some(index) {
+                    assert!(self.members.record(index).open(0));
+                    self.tunnels.push(index);
+                    return;
+                }
+            }
+        }
+
+        fn leave(&mut self) {
+            if !self.tunnels.is_empty() {
+                let index = self.tunnels.swap_remove(self.dice.usize(..self.tunnels.len()));
+                self.members.record(index).close();
+            }
+        }
+
+        /// What the loop does when a slot of the pace has come.
+        fn close_one(&mut self) {
+            let (standings, rules) = (self.standings(), self.rules());
+            let Some(kept) = self.members.episode.look(&standings, &rules, self.now) else { return };
+            let excess = |index: &usize| standings[*index].active.saturating_sub(kept[*index]);
+            let Some(index) = (0..kept.len()).max_by_key(excess).filter(|index| excess(index) > 0) else {
+                return;
+            };
+            let place = self.tunnels.iter().position(|&server| usize::from(server) == index);
+            self.tunnels.swap_remove(place.expect("it has tunnels"));
+            assert!(self.members.records()[index].shed(kept[index]));
+            let share = together(&standings) as f64 * f64::from(standings[index].weight)
+                / standings.iter().map(|s| f64::from(s.weight)).sum::<f64>();
+            let left = self.members.records()[index].active();
+            assert!(
+                f64::from(left) + 1e-6 >= share.floor(),
+                "{left} are left of a share of {share}: too few"
+            );
+            self.members.episode.closed(self.now);
+            self.closed += 1;
+            if self.dice.u8(..20) > 0 {
+                let wait = MS * self.dice.u32(1..3000);
+                self.returning.push(self.now + wait);
+            }
+        }
+
+        /// Lets time pass, with so many arrivals and departures a second each, and closings at their pace.
+        fn run(&mut self, time: Duration, churn: u32) {
+            let step = 10 * MS;
+            let mut debt = 0.0;
+            for _ in 0..time.as_millis() / 10 {
+                self.now += step;
+                debt += f64::from(self.rules().rate) / 100.0;
+                while debt >= 1.0 {
+                    debt -= 1.0;
+                    self.close_one();
+                }
+                let now = self.now;
+                let back = self.returning.iter().filter(|&&at| at <= now).count();
+                self.returning.retain(|&at| at > now);
+                (0..back).for_each(|_| self.arrive());
+                for _ in 0..churn / 100 {
+                    self.arrive();
+                    self.leave();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn it_converges_never_overshoots_and_never_flaps() {
+        for seed in 0..60 {
+            let mut world = World::new(seed);
+            // All servers but the last, until that one is added, or comes back.
+            let newcomer = world.pool.backends.len() - 1;
+            world.pool.backends[newcomer].drain = true;
+            (0..world.dice.u32(10..2000)).for_each(|_| world.arrive());
+            let churn = world.dice.u32(..3) * 100;
+            world.run(Duration::from_secs(2), churn);
+            assert_eq!(world.closed, 0, "seed {seed}: there was no reason to");
+            world.pool.backends[newcomer].drain = false;
+            let (standings, rules) = (world.standings(), world.rules());
+            let before = surplus(&standings, &kept(&standings, together(&standings), rules.within));
+            let begins = world.members.episode.begin(&standings, &rules, world.now);
+            assert_eq!(begins, before > 0, "seed {seed}");
+            world.run(Duration::from_secs(120), churn);
+            assert!(!world.members.episode.is_on(), "seed {seed}: it ends");
+            // One that was closed and comes back is one that has moved: hardly any is closed in vain.
+            assert!(world.closed <= before + before / 4 + 10, "seed {seed}: {} for {before}", world.closed);
+            if churn == 0 {
+                let standings = world.standings();
+                let left =
+                    surplus(&standings, &kept(&standings, together(&standings) + before, rules.within));
+                assert_eq!(left, 0, "seed {seed}: {standings:?}");
+            }
+            // However busy the day is from then on, nothing is closed without a new reason.
+            let closed = world.closed;
+            world.run(Duration::from_secs(20), 300);
+            assert_eq!(world.closed, closed, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_nobody_does_not_keep_it_going() {
+        for seed in 0..20 {
+            let mut world = World::new(seed);
+            let newcomer = world.pool.backends.len() - 1;
+            world.dead = Some(newcomer as u16);
+            (0..500).for_each(|_| world.arrive());
+            let (standings, rules) = (world.standings(), world.rules());
+            let before = surplus(&standings, &kept(&standings, together(&standings), rules.within));
+            world.members.episode.begin(&standings, &rules, world.now);
+            world.run(Duration::from_secs(120), 0);
+            assert!(!world.members.episode.is_on(), "seed {seed}: it ends");
+            assert!(world.closed <= 2 * before, "seed {seed}: {} for {before}", world.closed);
+        }
+    }
+}

@@ -112,6 +112,33 @@ pub struct Registry {
     next_id: u32,
 }
 
+/// Whether the present plan has something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Here,
+    /// The plan before had it.
+    Doubtful,
+    Gone,
+}
+
+impl Presence {
+    /// Another plan follows.
+    fn doubt(&mut self) {
+        if *self == Presence::Here {
+            *self = Presence::Doubtful;
+        }
+    }
+
+    /// Whether it has gone just now: this is when it is decided what becomes of its tunnels.
+    fn has_gone(&mut self) -> bool {
+        let has_gone = *self == Presence::Doubtful;
+        if has_gone {
+            *self = Presence::Gone;
+        }
+        has_gone
+    }
+}
+
 #[derive(Debug)]
 struct Route {
     mark: Weak<Mark>,
@@ -119,7 +146,7 @@ struct Route {
     fate: Option<Fate>,
     /// What would, if it were removed.
     on_removed: OnRemoved,
-    is_present: bool,
+    presence: Presence,
 }
 
 #[derive(Debug)]
@@ -129,15 +156,15 @@ struct Server {
     on_removed: OnRemoved,
     /// Its weight, where the present plan has it as one to which sessions go.
     weight: Option<u32>,
-    is_present: bool,
+    presence: Presence,
 }
 
 impl Registry {
     /// The setup of a plan that follows all those before it. Its listeners have the addresses that they are bound to,
     /// and `keys` are theirs by those that are configured.
     pub fn set_up(&mut self, plan: Plan, keys: Vec<ListenerKey>, now: Moment) -> Setup {
-        self.routes.values_mut().for_each(|route| route.is_present = false);
-        self.servers.values_mut().for_each(|server| server.is_present = false);
+        self.routes.values_mut().for_each(|route| route.presence.doubt());
+        self.servers.values_mut().for_each(|server| server.presence.doubt());
         let routes =
             plan.listeners.iter().zip(&keys).map(|(listener, key)| self.routes_of(listener, key)).collect();
         let members: Vec<Members> = plan.pools.iter().map(|pool| self.members_of(pool, now)).collect();
@@ -162,7 +189,7 @@ impl Registry {
             let known = self.routes.get(&key).and_then(|route| route.mark.upgrade());
             let mark = known.unwrap_or_else(|| Arc::new(Mark(self.id())));
             let fate = (drain || listener.drain).then_some(Fate::Drained);
-            let route = Route { mark: Arc::downgrade(&mark), fate, on_removed, is_present: true };
+            let route = Route { mark: Arc::downgrade(&mark), fate, on_removed, presence: Presence::Here };
             self.routes.insert(key, route);
             marks.push(mark);
         }
@@ -183,7 +210,7 @@ impl Registry {
                 fate: backend.drain.then_some(Fate::Drained),
                 on_removed: pool.on_removed,
                 weight,
-                is_present: true,
+                presence: Presence::Here,
             };
             self.servers.insert(key, server);
             records.push(record);
@@ -202,7 +229,7 @@ impl Registry {
         let pools: HashMap<&str, &Pool> = plan.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
         let mut unwanted = Unwanted::default();
         self.routes.retain(|_, route| {
-            if !route.is_present {
+            if route.presence.has_gone() {
                 route.fate = route.on_removed.into();
             }
             let mark = route.mark.upgrade();
@@ -210,7 +237,7 @@ impl Registry {
             mark.is_some()
         });
         self.servers.retain(|key, server| {
-            if !server.is_present {
+            if server.presence.has_gone() {
                 // The upstream is still there to be asked, if only the server has gone.
                 if let Some(pool) = pools.get(key.upstream.as_str()) {
                     server.on_removed = pool.on_removed;
@@ -223,5 +250,166 @@ impl Registry {
         });
         self.episodes.retain(|_, episode| episode.strong_count() > 0);
         unwanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// The setups of texts that follow each other, which begin with a listener and an upstream `u`.
+    struct Series {
+        registry: Registry,
+        setups: Vec<Setup>,
+    }
+
+    impl Series {
+        fn new() -> Series {
+            Series { registry: Registry::default(), setups: Vec::new() }
+        }
+
+        fn next(&mut self, text: &str) -> &mut Series {
+            let plan =
+                Config::from_toml(text).unwrap().check().unwrap_or_else(|error| panic!("{error}\n{text}"));
+            let keys = identity::listeners(&plan);
+            self.setups.push(self.registry.set_up(plan, keys, Moment::START));
+            self
+        }
+
+        /// What the last setup does to a tunnel of the first one's route and backend with these numbers.
+        fn fate(&self, route: u16, backend: u16) -> Option<Fate> {
+            let id = BackendId { pool: PoolId(0), index: backend };
+            self.setups.last().unwrap().fate(&self.setups[0], 0, route, Some(id))
+        }
+    }
+
+    fn text(routes: &[&str], servers: &str, upstream: &str) -> String {
+        let route = |path: &&str| {
+            let (path, keys) = path.split_once(' ').unwrap_or((path, ""));
+            format!("[[listener.route]]\npath = \"{path}\"\nupstream = \"u\"\n{keys}\n")
+        };
+        format!(
+            "[[listener]]\nlisten = \"127.0.0.1:1\"\n{}\n[upstream.u]\nservers = [{servers}]\n{upstream}\n",
+            routes.iter().map(route).collect::<String>()
+        )
+    }
+
+    const A: &str = "\"127.0.0.1:2\"";
+    const B: &str = "\"127.0.0.1:3\"";
+
+    fn both() -> String {
+        format!("{A}, {B}")
+    }
+
+    #[test]
+    fn a_server_that_stays_has_the_record_it_had() {
+        let mut series = Series::new();
+        series.next(&text(&["/"], &both(), "")).next(&text(&["/x"], &format!("{B}, {A}"), ""));
+        let record = |setup: &Setup, index| Arc::clone(&setup.members[0].records()[index]);
+        assert!(Arc::ptr_eq(&record(&series.setups[0], 0), &record(&series.setups[1], 1)));
+        assert!(Arc::ptr_eq(&record(&series.setups[0], 1), &record(&series.setups[1], 0)));
+    }
+
+    #[test]
+    fn one_that_comes_back_finds_its_record_for_as_long_as_somebody_has_it() {
+        let mut series = Series::new();
+        series.next(&text(&["/"], &both(), "")).next(&text(&["/"], A, ""));
+        let id = series.setups[0].members[0].record(1).id;
+        series.next(&text(&["/"], &both(), ""));
+        assert_eq!(series.setups[2].members[0].record(1).id, id);
+        series.setups.clear();
+        series.next(&text(&["/"], A, "")).next(&text(&["/"], &both(), ""));
+        assert_ne!(series.setups[1].members[0].record(1).id, id);
+    }
+
+    #[test]
+    fn what_nobody_uses_is_forgotten() {
+        let mut series = Series::new();
+        for round in 0..100 {
+            let port = 1000 + round;
+            series.setups.clear();
+            series.next(&text(&[&format!("/{round}")], &format!("\"127.0.0.1:{port}\""), ""));
+        }
+        let Registry { routes, servers, episodes, .. } = &series.registry;
+        // Those of the last plan, and none of those before it.
+        assert_eq!((routes.len(), servers.len(), episodes.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn fates_are_decided_when_something_goes_by_the_last_that_was_said() {
+        for (on_removed, fate) in
+            [("keep", None), ("drain", Some(Fate::Removed)), ("close", Some(Fate::Closed))]
+        {
+            let keys = format!("on_removed = \"{on_removed}\"");
+            let (a, b) = (format!("/a {keys}"), "/b");
+            let mut series = Series::new();
+            series.next(&text(&["/a", b], A, "")).next(&text(&[&a, b], A, ""));
+            assert_eq!(series.fate(0, 0), None, "it is still there");
+            series.next(&text(&[b], A, ""));
+            assert_eq!((series.fate(0, 0), series.fate(1, 0)), (fate, None));
+            series.next(&text(&["/c", b], A, ""));
+            assert_eq!(series.fate(0, 0), fate, "and so it stays");
+            series.next(&text(&["/a", b], A, ""));
+            assert_eq!(series.fate(0, 0), None, "it is there again");
+
+            let mut series = Series::new();
+            series.next(&text(&["/"], &both(), "")).next(&text(&["/"], A, &keys));
+            assert_eq!((series.fate(0, 0), series.fate(0, 1)), (None, fate));
+            series.next(&text(&["/"], A, ""));
+            assert_eq!(series.fate(0, 1), fate);
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_goes_is_asked_itself_what_becomes_of_its_tunnels() {
+        let mut series = Series::new();
+        series.next(&text(&["/"], A, "on_removed = \"close\""));
+        series.next(&text(&["/"], A, "").replace("upstream.u]", "upstream.v]").replace("\"u\"", "\"v\""));
+        assert_eq!(series.fate(0, 0), Some(Fate::Closed));
+    }
+
+    #[test]
+    fn the_harsher_of_two_fates_holds() {
+        let drains = format!("{{ address = {A}, drain = true }}, {B}");
+        let mut series = Series::new();
+        series.next(&text(&["/a on_removed = \"drain\"", "/b"], &both(), ""));
+        series.next(&text(&["/a on_removed = \"drain\"", "/b"], &drains, ""));
+        assert_eq!((series.fate(0, 0), series.fate(0, 1)), (Some(Fate::Drained), None));
+        series.next(&text(&["/b"], &drains, ""));
+        assert_eq!((series.fate(0, 0), series.fate(1, 0)), (Some(Fate::Removed), Some(Fate::Drained)));
+        series.next(&text(&["/b"], B, "on_removed = \"close\""));
+        assert_eq!((series.fate(0, 0), series.fate(0, 1)), (Some(Fate::Closed), Some(Fate::Removed)));
+    }
+
+    #[test]
+    fn a_listener_that_drains_or_goes_is_that_of_all_its_routes() {
+        let mut series = Series::new();
+        let of =
+            |keys: &str| text(&["/a"], A, "").replace("127.0.0.1:1\"\n", &format!("127.0.0.1:1\"\n{keys}\n"));
+        series.next(&of("")).next(&of("drain = true"));
+        assert_eq!(series.fate(0, 0), Some(Fate::Drained));
+        series.next(&of(""));
+        assert_eq!(series.fate(0, 0), None);
+        series.next(&text(&["/a on_removed = \"close\""], A, ""));
+        series.next(&text(&["/a"], A, "").replace("127.0.0.1:1\"", "127.0.0.1:9\""));
+        assert_eq!(series.fate(0, 0), Some(Fate::Closed));
+    }
+
+    #[test]
+    fn tunnels_are_spread_anew_when_servers_are_added_or_weigh_more() {
+        let keys = "rebalance = { within = \"0%\" }";
+        let mut series = Series::new();
+        let is_on = |series: &Series| series.setups.last().unwrap().members[0].episode.is_on();
+        series.next(&text(&["/"], A, keys));
+        (0..10).for_each(|_| assert!(series.setups[0].members[0].record(0).open(0)));
+        series.next(&text(&["/x"], A, keys));
+        assert!(!is_on(&series));
+        series.next(&text(&["/x"], &both(), ""));
+        assert!(!is_on(&series), "it was not asked for");
+        series.next(&text(&["/x"], &both(), keys));
+        assert!(!is_on(&series), "there was no reason when it was");
+        series.next(&text(&["/x"], &format!("{A}, {{ address = {B}, weight = 3 }}"), keys));
+        assert!(is_on(&series));
     }
 }

@@ -68,9 +68,8 @@ impl EventLoop {
     fn place(&mut self, accepted: Accepted) {
         let mate = self.crew.emptier_than(self.worker).filter(|_| self.phase == Phase::Serving);
         let Some(mate) = mate else { return self.serve(accepted) };
-        match self.crew.tell(mate, Command::Serve(Box::new(accepted))) {
-            Err(Command::Serve(accepted)) => self.serve(*accepted),
-            Ok(()) | Err(_) => {}
+        if let Err(Command::Serve(accepted)) = self.crew.tell(mate, Command::Serve(Box::new(accepted))) {
+            self.serve(*accepted);
         }
     }
 

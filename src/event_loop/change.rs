@@ -199,7 +199,8 @@ impl EventLoop {
             match places.get(&listener.key) {
                 Some(&place) if !setup.plan.listeners[place].drain => {
                     listener.place = place as u16; // a plan has no more
-                    if is_tcp_changed && let Err(error) = listener.adjust(&setup.plan.tcp) {
+                    let adjusted = if is_tcp_changed { listener.adjust(&setup.plan.tcp) } else { Ok(()) };
+                    if let Err(error) = adjusted {
                         log::warn!("{} keeps its socket options: {error}", listener.address);
                     }
                 }
