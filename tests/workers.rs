@@ -171,7 +171,7 @@ fn a_reload_is_for_all_of_them_or_for_none() {
     let (old, new, taken) = (Backend::new(), Backend::new(), Backend::new());
     let mut proxy = start_workers(&config(&[&old.address()], "on_removed = \"keep\"", ""));
     let mut all = tunnels(&proxy, &old, 10);
-    let more = format!("[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"");
+    let more = "[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"";
     let with_more = config(&[&new.address()], "", &format!("{more}\n[limits]\nmax_headers = 9"));
     proxy.reload(&with_more.replace("[limits]\nmax_headers = 9\n", ""));
     for _ in 0..20 {

@@ -1,0 +1,229 @@
+//! Tunnels that have to go: one after the other, in the order that is configured, and by their deadline; and those that
+//! are spread anew over the servers of a pool.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Backend, Client, Running, WAIT, dead_address, start, start_workers};
+
+/// A tcp listener in front of these servers, with keys for the upstream and text in front of it all.
+fn config(servers: &[&str], upstream: &str, more: &str) -> String {
+    format!(
+        "{more}\n[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
+         [upstream.u]\nservers = {servers:?}\n{upstream}\n"
+    )
+}
+
+/// So many tunnels, both ends of each, opened one after the other.
+fn tunnels(proxy: &Running, backend: &Backend, count: usize) -> Vec<(Client, Client)> {
+    let open = |_| {
+        let client = proxy.client();
+        (client, backend.accept())
+    };
+    (0..count).map(open).collect()
+}
+
+fn echoes((client, server): &mut (Client, Client)) {
+    client.send("up");
+    server.expect("up");
+    server.send("down");
+    client.expect("down");
+}
+
+/// The value of a field in a log line.
+fn field(line: &str, name: &str) -> String {
+    let (_, rest) = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("{name} in {line}"));
+    rest.split(' ').next().expect("a value").to_owned()
+}
+
+/// The next sessions that end, each by its client's place among these; all must end so.
+fn order(proxy: &Running, tunnels: &[(Client, Client)], count: usize, outcome: &str) -> Vec<usize> {
+    let place = |_| {
+        let line = proxy.closed_line();
+        assert!(line.ends_with(&format!(" outcome={outcome} ended_by=adit")), "{line}");
+        let client = field(&line, "client");
+        tunnels.iter().position(|(end, _)| end.local_addr().to_string() == client).expect("one of these")
+    };
+    (0..count).map(place).collect()
+}
+
+#[test]
+fn at_stop_the_oldest_go_first_one_after_the_other() {
+    let backend = Backend::new();
+    let more = "[timeouts]\ndrain = \"off\"\n[drain]\nrate = 50";
+    let proxy = start(&config(&[&backend.address()], "", more));
+    let mut all = tunnels(&proxy, &backend, 10);
+    echoes(&mut all[0]);
+    let begun = Instant::now();
+    proxy.handle.drain();
+    assert_eq!(order(&proxy, &all, 10, "drain"), (0..10).collect::<Vec<_>>());
+    // Nine slots of 20 ms lie between the first and the last.
+    assert!(begun.elapsed() >= Duration::from_millis(160), "{:?}", begun.elapsed());
+    proxy.join();
+    for (client, server) in &mut all {
+        client.expect_end();
+        server.expect_end();
+    }
+}
+
+#[test]
+fn the_quietest_go_first_where_that_is_wanted() {
+    let backend = Backend::new();
+    let more = "[timeouts]\ndrain = \"off\"\n[drain]\nrate = 100\norder = \"quietest\"";
+    let proxy = start(&config(&[&backend.address()], "", more));
+    let mut all = tunnels(&proxy, &backend, 4);
+    for place in [2, 0, 3, 1] {
+        echoes(&mut all[place]);
+    }
+    proxy.handle.drain();
+    assert_eq!(order(&proxy, &all, 4, "drain"), [2, 0, 3, 1]);
+    proxy.join();
+}
+
+#[test]
+fn what_is_left_at_the_deadline_is_closed_then() {
+    let backend = Backend::new();
+    let more = "[timeouts]\ndrain = \"1s\"\n[drain]\nrate = 10";
+    let proxy = start(&config(&[&backend.address()], "", more));
+    let all = tunnels(&proxy, &backend, 20);
+    proxy.handle.drain();
+    let ended: Vec<f64> = (0..20)
+        .map(|_| {
+            let line = proxy.closed_line();
+            assert!(line.ends_with(" outcome=drain ended_by=adit"), "{line}");
+            let time = field(&format!(" {line}"), "time");
+            humantime::parse_rfc3339(&time)
+                .expect("a time")
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs_f64()
+        })
+        .collect();
+    let last = ended[19];
+    assert!(ended.iter().filter(|&&time| time == last).count() >= 8, "{ended:?}");
+    assert!(ended[0] < last, "{ended:?}");
+    drop(all);
+    proxy.join();
+}
+
+#[test]
+fn tunnels_opened_together_do_not_end_their_lifetime_together() {
+    let backend = Backend::new();
+    let more = "[timeouts]\nlifetime = \"1s\"\nlifetime_jitter = \"80%\"";
+    let proxy = start(&config(&[&backend.address()], "", more));
+    let all = tunnels(&proxy, &backend, 20);
+    let mut ages: Vec<f64> = (0..20)
+        .map(|_| {
+            let line = proxy.closed_line();
+            assert!(line.ends_with(" outcome=lifetime ended_by=adit"), "{line}");
+            field(&line, "duration").parse().expect("seconds")
+        })
+        .collect();
+    ages.sort_by(f64::total_cmp);
+    assert!(ages[0] >= 0.2 && ages[0] < 0.7, "{ages:?}");
+    ages.dedup();
+    assert!(ages.len() > 10, "{ages:?}");
+    drop(all);
+}
+
+#[test]
+fn a_pace_is_one_for_lifetimes_too() {
+    let backend = Backend::new();
+    let more = "[timeouts]\nlifetime = \"100ms\"\n[drain]\nrate = 20";
+    let proxy = start(&config(&[&backend.address()], "", more));
+    let mut all = tunnels(&proxy, &backend, 8);
+    // Until it is closed a tunnel goes on, and may end by itself.
+    let (client, mut server) = all.pop().expect("there are eight");
+    drop(client);
+    server.expect_end();
+    drop(server);
+    let line = proxy.closed_line();
+    assert!(line.ends_with(" outcome=finished ended_by=client"), "{line}");
+    let ages: Vec<f64> = (0..7)
+        .map(|_| {
+            let line = proxy.closed_line();
+            assert!(line.ends_with(" outcome=lifetime ended_by=adit"), "{line}");
+            field(&line, "duration").parse().expect("seconds")
+        })
+        .collect();
+    // Five slots lie between the first and the last, or a little less as slots may be made up for.
+    assert!(ages[6] >= 0.3, "{ages:?}");
+    drop(all);
+}
+
+// Spread anew.
+
+/// Takes what is dialed and gives each server's tunnels back, until there are so many in all.
+fn accept(backends: &[&Backend], count: usize) -> Vec<Vec<Client>> {
+    let mut accepted: Vec<Vec<Client>> = backends.iter().map(|_| Vec::new()).collect();
+    let until = Instant::now() + WAIT;
+    while accepted.iter().map(Vec::len).sum::<usize>() < count {
+        for (backend, accepted) in backends.iter().zip(&mut accepted) {
+            accepted.extend(backend.try_accept());
+        }
+        assert!(Instant::now() < until, "{count} are not there");
+    }
+    accepted
+}
+
+#[test]
+fn after_a_server_was_added_surplus_tunnels_go_the_quietest_first() {
+    let (a, b) = (Backend::new(), Backend::new());
+    let keys = "rebalance = { within = \"0%\", rate = 100 }";
+    let mut proxy = start(&config(&[&a.address()], keys, ""));
+    let mut all = tunnels(&proxy, &a, 8);
+    for place in [4, 5, 6, 7, 0, 1, 2, 3] {
+        echoes(&mut all[place]);
+    }
+    proxy.reload(&config(&[&a.address(), &b.address()], keys, ""));
+    assert_eq!(order(&proxy, &all, 4, "rebalance"), [4, 5, 6, 7]);
+    // Those that were closed come back where there is room, and that is the end of it.
+    let clients: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
+    let servers = accept(&[&a, &b], 4);
+    assert_eq!((servers[0].len(), servers[1].len()), (0, 4));
+    all[..4].iter_mut().for_each(echoes);
+    proxy.await_stats(|stats| stats.open == 8);
+    drop(clients);
+}
+
+#[test]
+fn workers_close_no_more_together_than_one_would() {
+    let (a, b) = (Backend::new(), Backend::new());
+    let keys = "rebalance = { within = \"0%\", rate = 1000 }";
+    let mut proxy = start_workers(&config(&[&a.address()], keys, "workers = 2"));
+    let mut all = tunnels(&proxy, &a, 40);
+    proxy.reload(&config(&[&a.address(), &b.address()], keys, ""));
+    let mut gone = order(&proxy, &all, 20, "rebalance");
+    gone.sort_unstable();
+    let clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
+    let servers = accept(&[&a, &b], 20);
+    assert_eq!((servers[0].len(), servers[1].len()), (0, 20));
+    for (place, tunnel) in all.iter_mut().enumerate() {
+        if gone.binary_search(&place).is_err() {
+            echoes(tunnel);
+        }
+    }
+    drop(clients);
+}
+
+#[test]
+fn a_server_that_comes_back_gets_its_share_again() {
+    let (a, dead) = (Backend::new(), dead_address());
+    let keys = "fail_timeout = \"200ms\"\nrebalance = { within = \"0%\", rate = 1000 }";
+    let proxy = start(&config(&[&a.address(), &dead], keys, ""));
+    let all = tunnels(&proxy, &a, 10);
+    let b = Backend::on(&dead);
+    // One of those that come now finds out that it is well.
+    let mut clients = Vec::new();
+    let mut servers = Vec::new();
+    while servers.is_empty() {
+        clients.push(proxy.client());
+        let accepted = accept(&[&a, &b], 1);
+        servers.extend(accepted.into_iter().nth(1).expect("there are two"));
+    }
+    let line = proxy.closed_line();
+    assert!(line.contains(&format!(" server={} ", a.address())), "{line}");
+    assert!(line.ends_with(" outcome=rebalance ended_by=adit"), "{line}");
+    drop(all);
+}
