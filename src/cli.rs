@@ -19,6 +19,7 @@ Usage: adit [--config FILE] [--check]
   demo               an echo server, the proxy in front of it and a page to try it with
 
 Signals: TERM, INT, QUIT  drain, then stop; a second one stops at once
+         HUP              reload the configuration file
          USR1             reopen the access log's file
 Exit codes: 0 stopped as asked, 1 configuration, 2 could not start, 64 usage, 70 a bug
 ";
