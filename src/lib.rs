@@ -35,8 +35,8 @@
 //! ```
 //!
 //! A host with a loop of its own calls [`Proxy::turn`] instead of [`Proxy::run`]. The library starts no threads,
-//! installs no signal handlers, no logger and no panic hook; those are the binary's. [`Workers`] alone, which run as many
-//! loops as are configured, do so on threads that they start.
+//! installs no signal handlers, no logger and no panic hook; those are the binary's. [`Workers`] alone, which run as
+//! many loops as are configured, do so on threads that they start.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -229,7 +229,7 @@ fn listeners(
         return Err(Fault::file_lacks("listener", wrong("there is nothing to listen on").help(help)));
     }
     let mut listeners: Vec<Listener> = Vec::with_capacity(file.listener.len());
-    let mut places: HashMap<Address, usize> = HashMap::new();
+    let mut places: HashMap<Address, &Text> = HashMap::new();
     for (index, written) in file.listener.iter().enumerate() {
         // Sessions remember theirs in two bytes.
         if u16::try_from(index).is_err() {
@@ -242,8 +242,9 @@ fn listeners(
         let address = at(listen, values::listen_address(listen.get_ref()))?;
         // Port 0 is a new port each time.
         let any_port = matches!(&address, Address::Tcp(address) if address.port() == 0);
-        if let Some(first) = places.insert(address.clone(), line(text, listen)).filter(|_| !any_port) {
-            let message = format!("{} is already listened on, at line {first}", quoted(&address.to_string()));
+        if let Some(first) = places.insert(address.clone(), listen).filter(|_| !any_port) {
+            let (address, first) = (address.to_string(), line(text, first));
+            let message = format!("{} is already listened on, at line {first}", quoted(&address));
             return Err(Fault::at(listen, wrong(message).help("one [[listener]] for each address")));
         }
         listeners.push(listener(written, address, text, upstreams, general)?);
@@ -323,12 +324,11 @@ fn http(
     upstream: Option<PoolId>,
 ) -> Result<Mode, Fault> {
     let mut routes: Vec<Route> = Vec::new();
-    let mut places: Vec<usize> = Vec::new();
+    let mut places: HashMap<(HostRule, PathRule), &Table<super::Route>> = HashMap::new();
     for written in &table.get_ref().route {
         let route = route(written, upstreams)?;
-        let same = |other: &Route| other.host == route.host && other.path == route.path;
-        if let Some(first) = routes.iter().position(same) {
-            let message = format!("the route at line {} is for the same host and path", places[first]);
+        if let Some(first) = places.insert((route.host.clone(), route.path.clone()), written) {
+            let message = format!("the route at line {} is for the same host and path", line(text, first));
             let wrong = wrong(message).help("only one of them could ever match");
             return Err(match (&written.get_ref().path, &written.get_ref().host) {
                 (Some(rule), _) | (None, Some(rule)) => Fault::at(rule, wrong),
@@ -340,7 +340,6 @@ fn http(
             return Err(Fault::at(written, wrong("too many routes").help(format!("at most {ROUTES_MAX}"))));
         }
         routes.push(route);
-        places.push(line(text, written));
     }
     routes.sort_by_key(rank);
     match upstream {

@@ -40,10 +40,11 @@ pub(super) fn pool(
     let mut places = HashMap::new();
     for server in servers.get_ref() {
         for backend in resolved(server, listeners, resolve)? {
-            if let Some(first) = places.insert(backend.address.clone(), line(text, server)) {
+            if let Some(first) = places.insert(backend.address.clone(), server) {
                 let message = format!(
-                    "{} is already a server here, at line {first}",
-                    quoted(&backend.address.to_string())
+                    "{} is already a server here, at line {}",
+                    quoted(&backend.address.to_string()),
+                    line(text, first)
                 );
                 return Err(Fault::at(
                     server,

@@ -4,7 +4,7 @@
 //! The first worker opens what is new, for all of them, before anything else changes: what cannot be opened refuses the
 //! whole. Then each worker goes on with the new configuration in a turn of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -161,18 +161,21 @@ impl EventLoop {
     /// The configuration that follows the present one.
     fn follow(&self, opened: Opened) -> (Arc<Setup>, Vec<Vec<Listener>>, Reloaded) {
         let Opened { plan, keys, fresh } = opened;
-        let stays = |listener: &&Listener| {
-            let place = keys.iter().position(|key| *key == listener.key);
-            place.is_some_and(|place| !plan.listeners[place].drain)
-        };
+        let listening: HashSet<&ListenerKey> = keys
+            .iter()
+            .zip(&plan.listeners)
+            .filter(|(_, listener)| !listener.drain)
+            .map(|(key, _)| key)
+            .collect();
+        let stays = |listener: &&Listener| listening.contains(&listener.key);
         let before = self.listeners.iter().flatten().count();
         let kept = self.listeners.iter().flatten().filter(stays).count();
-        let listening = plan.listeners.iter().filter(|listener| !listener.drain);
+        let local = plan.listeners.iter().filter(|listener| !listener.drain);
         let reloaded = Reloaded {
             is_changed: true,
             listeners_opened: fresh[0].len(),
             listeners_closed: before - kept,
-            local_addrs: listening.map(|listener| listener.address.clone()).collect(),
+            local_addrs: local.map(|listener| listener.address.clone()).collect(),
         };
         let setup = self.crew.registry().set_up(plan, keys, self.clock.now);
         (Arc::new(setup), fresh, reloaded)
