@@ -621,3 +621,53 @@ fn logs_are_exchanged_too() {
     let line = process.stderr_line("reload refused");
     assert!(line.contains("the access log /nowhere/access.log: "), "{line}");
 }
+
+/// What an operator would try first: a thousand tunnels, and reload upon reload. Each has other routes and servers than
+/// the one before, and what it was made of is freed again.
+#[test]
+fn two_hundred_reloads_leave_a_thousand_tunnels_alone_and_no_memory_behind() {
+    const TUNNELS: usize = 1000;
+    adit::raise_descriptor_limit().expect("a limit");
+    let backend = Backend::new();
+    let of = |round: usize| {
+        let route = |path: usize| {
+            format!(
+                "[[listener.route]]\npath = \"/{round}/{path}\"\nupstream = \"u\"\non_removed = \"close\"\n"
+            )
+        };
+        let spare = dead_address();
+        let routes: String = (0..50).map(route).collect();
+        let servers = [backend.address(), spare];
+        config(&[&servers[0], &servers[1]], &routes, "max_fails = 1\nfail_timeout = \"1h\"")
+    };
+    let log = |text: String| format!("[log]\naccess = \"off\"\n{text}");
+    let process = Process::start(&log(plain(&backend)));
+    let open = |_| {
+        let mut client = process.client();
+        client.ask("/");
+        let mut server = backend.accept();
+        server.agree();
+        client.head();
+        (client, server)
+    };
+    let mut tunnels: Vec<(Client, Client)> = (0..TUNNELS).map(open).collect();
+    let mut after_ten = 0;
+    for round in 1..=200 {
+        rewrite(&process, &log(of(round)));
+        process.signal("HUP");
+        process.stderr_line("reloaded ");
+        // A few echo all the while, and in the end all of them have.
+        for at in (0..5).map(|place| (5 * round + place) % TUNNELS) {
+            let (client, server) = &mut tunnels[at];
+            echoes(client, server);
+        }
+        if round == 10 {
+            after_ten = process.resident_kib();
+        }
+    }
+    let at_the_end = process.resident_kib();
+    assert!(at_the_end <= after_ten + after_ten / 20, "{after_ten} KiB have become {at_the_end}");
+    for (client, server) in &mut tunnels {
+        echoes(client, server);
+    }
+}
