@@ -158,8 +158,8 @@ impl Crew {
     }
 
     /// A worker's counters.
-    pub fn stats(&self, worker: usize) -> Arc<Stats> {
-        Arc::clone(&self.mates[worker].stats)
+    pub fn stats(&self, worker: usize) -> &Arc<Stats> {
+        &self.mates[worker].stats
     }
 
     /// The counters of each.

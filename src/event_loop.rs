@@ -253,7 +253,7 @@ impl EventLoop {
     ) -> EventLoop {
         let clock = Clock::started(crew.start);
         let mut tools = Tools::new(clock.date(), Arc::clone(&crew.addresses), crew.size());
-        tools.stats = crew.stats(worker);
+        tools.stats = Arc::clone(crew.stats(worker));
         tools.journal.set_format(setup.plan.log.format);
         let departures = Departures::new(setup.plan.drain.order);
         let mut generations = Slab::new();
@@ -728,6 +728,32 @@ mod tests {
         event_loop.settle(key, Next::Close(Outcome::Lifetime));
         event_loop.reap();
         assert!(event_loop.slots.is_empty() && event_loop.yielded.is_empty());
+    }
+
+    /// A worker that hands a client on may hear of a stop later than the one that gets it, which has nobody to close it.
+    #[test]
+    fn who_is_handed_on_to_a_worker_that_has_stopped_is_dropped_and_not_counted() {
+        let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
+                    [upstream.u]\nservers = [\"127.0.0.1:1\"]\n";
+        let plan = Config::from_toml(text).unwrap().check().unwrap();
+        let (mut loops, crew) = EventLoop::crew(plan, 2).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        assert!(crew.reserve(1));
+        crew.stats(1).session_opened();
+        let accepted = crate::crew::Accepted {
+            stream: Stream::Tcp(TcpStream::from_std(stream)),
+            peer: None,
+            setup: Arc::clone(loops[0].setup()),
+            listener: 0,
+        };
+        assert!(crew.tell(1, Command::Stop).is_ok());
+        assert!(crew.tell(1, Command::Serve(Box::new(accepted))).is_ok());
+        loops[1].turn(Some(Duration::from_secs(10))).unwrap();
+        assert!(loops[1].is_over());
+        assert_eq!(crew.snapshot().open, 0);
+        assert!(crew.reserve(1), "its place is free again");
     }
 
     /// A listening socket that was shut down behind our back answers accept(2) with EINVAL for ever.

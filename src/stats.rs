@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The counters. Each is written by one thread only; a reader sees each of them as it was a moment ago.
+/// The counters, mostly written by one thread; a reader sees each of them as it was a moment ago.
 #[derive(Debug, Default)]
 pub struct Stats {
     accepted: AtomicU64,

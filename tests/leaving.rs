@@ -227,3 +227,21 @@ fn a_server_that_comes_back_gets_its_share_again() {
     assert!(line.ends_with(" outcome=rebalance ended_by=adit"), "{line}");
     drop(all);
 }
+
+/// A tunnel whose lifetime was over waits for its slot, and then there is no pace any more.
+#[test]
+fn a_lifetime_that_waits_for_its_slot_ends_when_the_pace_is_taken_away() {
+    let backend = Backend::new();
+    let of = |rate: u32| {
+        let more = format!("[timeouts]\nlifetime = \"50ms\"\ndrain = \"off\"\n[drain]\nrate = {rate}");
+        config(&[&backend.address()], "", &more)
+    };
+    // The last slot is a minute away.
+    let mut proxy = start(&of(1));
+    let all = tunnels(&proxy, &backend, 60);
+    let line = proxy.closed_line();
+    assert!(line.ends_with(" outcome=lifetime ended_by=adit"), "{line}");
+    proxy.reload(&of(0));
+    proxy.await_empty();
+    drop(all);
+}

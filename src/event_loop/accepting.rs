@@ -67,8 +67,12 @@ impl EventLoop {
     /// Serves a client, or lets a worker do it that has fewer of them.
     fn place(&mut self, accepted: Accepted) {
         let mate = self.crew.emptier_than(self.worker).filter(|_| self.phase == Phase::Serving);
+        // Counted at once, so that a crowd is not all sent to a worker that has yet to hear of the first of them.
+        self.crew.stats(mate.unwrap_or(self.worker)).session_opened();
         let Some(mate) = mate else { return self.serve(accepted) };
         if let Err(Command::Serve(accepted)) = self.crew.tell(mate, Command::Serve(Box::new(accepted))) {
+            self.crew.stats(mate).session_closed(false);
+            self.tools.stats.session_opened();
             self.serve(*accepted);
         }
     }
@@ -79,6 +83,7 @@ impl EventLoop {
         for _ in 0..self.setup().plan.tcp.backlog {
             let Ok((stream, peer)) = listener.accept() else { return };
             self.crew.count();
+            self.tools.stats.session_opened();
             let setup = Arc::clone(self.setup());
             self.serve(Accepted { stream, peer, setup, listener: listener.place });
         }
@@ -124,8 +129,13 @@ impl EventLoop {
         }
     }
 
-    /// Begins a session with a client that has been counted.
+    /// Begins a session with a client that has been counted, as one that is open and as one of this worker's.
     pub(super) fn serve(&mut self, accepted: Accepted) {
+        if self.phase == Phase::Stopped {
+            // Sent by another worker that had yet to hear of it.
+            self.tools.stats.session_closed(false);
+            return self.crew.release(self.worker, 1);
+        }
         let Accepted { stream, peer, setup, listener } = accepted;
         let generation = self.use_generation(&setup);
         let entry = self.slots.vacant_entry();
@@ -145,7 +155,6 @@ impl EventLoop {
             bulk: false,
             over: false,
         });
-        self.tools.stats.session_opened();
         self.work(key, Work::Advance);
     }
 

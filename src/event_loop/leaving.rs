@@ -69,8 +69,12 @@ impl EventLoop {
         let keys: Vec<usize> = tunnels.map(|(key, _)| key).collect();
         for key in keys {
             match before.get(key) {
-                // Nothing has changed about that.
-                Some((Why::Lifetime, deadline)) => self.send_off(key, Why::Lifetime, deadline),
+                // Nothing has changed about that, but without a pace a lifetime ends at its time, which is over.
+                Some((Why::Lifetime, deadline)) => {
+                    let is_paced = self.setup().plan.drain.rate > 0;
+                    let deadline = if is_paced { deadline } else { Some(self.clock.now) };
+                    self.send_off(key, Why::Lifetime, deadline);
+                }
                 Some((_, deadline)) => self.judge(key, deadline),
                 None => self.judge(key, self.deadline()),
             }
