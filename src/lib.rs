@@ -43,6 +43,7 @@
 
 pub mod access_log;
 mod balance;
+pub mod changes;
 pub mod config;
 mod crew;
 mod drain;

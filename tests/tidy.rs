@@ -14,6 +14,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("plan", &["ipnet", "log::LevelFilter"]),
     ("identity", &["crate::plan"]),
+    ("changes", &["crate::changes", "crate::identity", "crate::plan"]),
+    ("changes", &["serde", "serde_json", "humantime", "log::LevelFilter"]),
     ("moment", &[]),
     ("timer", &["crate::moment"]),
     ("limit", &[]),
