@@ -10,10 +10,13 @@ pub const HELP: &str = "\
 adit: a reverse proxy and load balancer for WebSocket and TCP tunnels
 
 Usage: adit [--config FILE] [--check]
+       adit [--config FILE] --plan NEW [--json]
        adit demo
 
   -c, --config FILE  the configuration file; ./config.toml if left out
   -t, --check        read and check the configuration, then exit
+      --plan NEW     what a reload to the file NEW would change, and what becomes of open tunnels, then exit
+      --json         the plan as one JSON object
   -V, --version      print the version
   -h, --help         print this
   demo               an echo server, the proxy in front of it and a page to try it with
@@ -34,6 +37,15 @@ pub enum Command {
     Run(PathBuf),
     /// Check this file.
     Check(PathBuf),
+    /// Tell what a reload from one file to another would change.
+    Plan {
+        /// What runs.
+        old: PathBuf,
+        /// What would.
+        new: PathBuf,
+        /// How it is told.
+        form: Form,
+    },
     /// Run the demo.
     #[cfg(feature = "demo")]
     Demo,
@@ -43,26 +55,46 @@ pub enum Command {
     Help,
 }
 
+/// How a plan is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs: one object.
+    Json,
+}
+
 /// Reads the arguments, the program's name not among them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
     let mut parser = lexopt::Parser::from_args(args);
-    let (mut file, mut check) = (None, false);
+    let (mut file, mut check, mut new, mut json) = (None, false, None, false);
     while let Some(arg) = parser.next()? {
         match arg {
             Short('c') | Long("config") if file.is_none() => file = Some(PathBuf::from(parser.value()?)),
             Short('c') | Long("config") => return Err("--config is given twice".into()),
             Short('t') | Long("check") => check = true,
+            Long("plan") if new.is_none() => new = Some(PathBuf::from(parser.value()?)),
+            Long("plan") => return Err("--plan is given twice".into()),
+            Long("json") => json = true,
             Short('V') | Long("version") => return Ok(Command::Version),
             Short('h') | Long("help") => return Ok(Command::Help),
             #[cfg(feature = "demo")]
-            Value(word) if word == "demo" => return demo(parser, file.is_some() || check),
+            Value(word) if word == "demo" => {
+                return demo(parser, file.is_some() || check || new.is_some() || json);
+            }
             #[cfg(not(feature = "demo"))]
             Value(word) if word == "demo" => return Err("this build has no demo".into()),
             Short(_) | Long(_) | Value(_) => return Err(arg.unexpected()),
         }
     }
     let file = file.unwrap_or_else(|| CONFIG_DEFAULT.into());
-    Ok(if check { Command::Check(file) } else { Command::Run(file) })
+    match new {
+        Some(_) if check => Err("--plan checks both files already: leave --check out".into()),
+        Some(new) => Ok(Command::Plan { old: file, new, form: if json { Form::Json } else { Form::Text } }),
+        None if json => Err("--json is for --plan".into()),
+        None if check => Ok(Command::Check(file)),
+        None => Ok(Command::Run(file)),
+    }
 }
 
 /// The demo brings its own configuration, so there is nothing to say about it.
@@ -93,11 +125,24 @@ mod tests {
         check("--check", Ok(Command::Check("./config.toml".into())));
         check("-t -c a.toml", Ok(Command::Check("a.toml".into())));
         check("-tc a.toml", Ok(Command::Check("a.toml".into())));
+        let plan = |old: &str, new: &str, form| Ok(Command::Plan { old: old.into(), new: new.into(), form });
+        check("--plan b.toml", plan("./config.toml", "b.toml", Form::Text));
+        check("--plan=b.toml -c a.toml", plan("a.toml", "b.toml", Form::Text));
+        check("--json -c a.toml --plan b.toml", plan("a.toml", "b.toml", Form::Json));
+        check("--plan a.toml --json", plan("./config.toml", "a.toml", Form::Json));
+        check("--plan a.toml --help", Ok(Command::Help));
         check("--version", Ok(Command::Version));
         check("-V", Ok(Command::Version));
         check("-c a.toml --help", Ok(Command::Help));
         check("-h", Ok(Command::Help));
         check("-c a -c b", Err("--config is given twice"));
+        check("--plan a --plan b", Err("--plan is given twice"));
+        check("--plan", Err("missing argument for option '--plan'"));
+        check("--plan a --check", Err("--plan checks both files already: leave --check out"));
+        check("-t --plan a --json", Err("--plan checks both files already: leave --check out"));
+        check("--json", Err("--json is for --plan"));
+        check("--check --json", Err("--json is for --plan"));
+        check("--json=yes --plan a", Err("unexpected argument for option '--json': \"yes\""));
         check("-c", Err("missing argument for option '-c'"));
         check("--check=yes", Err("unexpected argument for option '--check': \"yes\""));
         check("--bogus", Err("invalid option '--bogus'"));
@@ -112,6 +157,8 @@ mod tests {
         check("demo --help", Ok(Command::Help));
         check("demo -c a.toml", Err("invalid option '-c'"));
         check("-c a.toml demo", Err("demo reads no configuration file"));
+        check("--plan a demo", Err("demo reads no configuration file"));
+        check("demo --plan a", Err("invalid option '--plan'"));
         check("-t demo", Err("demo reads no configuration file"));
         check("demo demo", Err("unexpected argument \"demo\""));
     }

@@ -21,9 +21,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use adit::changes::Changes;
 use adit::{Config, ConfigError, Plan, StartError, Workers};
 
-use cli::Command;
+use cli::{Command, Form};
 use logger::AtEnd;
 use reload::Reloader;
 
@@ -51,6 +52,11 @@ fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Check(file)) => match load(&file) {
             Ok((config, _)) => say(&format!("config ok: {}\n", config.summary())),
             Err(error) => fail(EXIT_CONFIG, error),
+        },
+        Ok(Command::Plan { old, new, form }) => match (changes(&old, &new), form) {
+            (Ok(changes), Form::Text) => say(&changes.to_string()),
+            (Ok(changes), Form::Json) => say(&(changes.to_json() + "\n")),
+            (Err(error), Form::Text | Form::Json) => fail(EXIT_CONFIG, error),
         },
         #[cfg(feature = "demo")]
         Ok(Command::Demo) => match demo::start() {
@@ -82,6 +88,16 @@ fn load(file: &Path) -> Result<(Config, Plan), ConfigError> {
             Ok((config, plan))
         })
         .map_err(|error| ConfigError { file: name, ..error })
+}
+
+/// What a reload from one file to another would change. The help with a file that cannot be read is about `--config`.
+fn changes(old: &Path, new: &Path) -> Result<Changes, ConfigError> {
+    let (_, old) = load(old)?;
+    let (_, new) = load(new).map_err(|error| match error.line {
+        0 => ConfigError { help: None, ..error },
+        _ => error,
+    })?;
+    Ok(Changes::between(&old, &new))
 }
 
 /// Runs a proxy until it is asked to stop. The file is what it may be told to read again.

@@ -279,7 +279,7 @@ fn version_and_help_say_what_they_are_asked() {
     assert_eq!(process::run(&["--version"]), (Some(0), version, String::new()));
     let (code, help, _) = process::run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["--config", "--check", "demo", "TERM", "USR1", "64"] {
+    for word in ["--config", "--check", "--plan", "--json", "demo", "TERM", "USR1", "64"] {
         assert!(help.contains(word), "{word} is missing");
     }
 }
