@@ -13,7 +13,7 @@ use super::shown;
 use crate::plan::{
     AccessTarget, Backend, Balance, Drain, HashKey, Limits, Listener, Log, LogFormat, Mode, OnRemoved, Order,
     Piece, Plan, Pool, ProxyHeaderIn, ProxyVersion, Rebalance, Route, Share, Strictness, Tcp, Template,
-    Timeouts, Trusted, Workers,
+    Timeouts, Trusted, WorkerCount,
 };
 
 /// A key and what it says.
@@ -183,10 +183,10 @@ pub(super) fn server(backend: &Backend) -> Vec<Key> {
 }
 
 /// `workers`.
-pub(super) fn workers(workers: Workers) -> Vec<Key> {
+pub(super) fn workers(workers: WorkerCount) -> Vec<Key> {
     let value = match workers {
-        Workers::Count(count) => Value::Number(count.into()),
-        Workers::Auto => Value::word("auto"),
+        WorkerCount::Count(count) => Value::Number(count.into()),
+        WorkerCount::Auto => Value::word("auto"),
     };
     vec![("workers", value)]
 }

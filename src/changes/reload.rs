@@ -70,7 +70,7 @@ impl Reload<'_> {
             changes.push(change);
         }
         for (key, route) in routes.iter().filter(|(key, _)| !is_told_here(key)) {
-            if let Some(mut change) = self.route(&name, key, route.as_ref(), pair.after()) {
+            if let Some(mut change) = self.route(&name, key, route.as_ref(), pair) {
                 change.to.extend(route.as_ref().before().map(upstream));
                 changes.push(change);
             }
@@ -95,7 +95,7 @@ impl Reload<'_> {
                     change.say("clients that wait in its backlog are accepted before it closes");
                 }
                 if let Some(route) = own_old {
-                    self.doom(&mut change, "tunnels of its own upstream", &self.when_removed(route, None));
+                    self.doom(&mut change, "tunnels of its own upstream", &self.when_removed(route, pair));
                 }
                 Some(change)
             }
@@ -108,7 +108,7 @@ impl Reload<'_> {
                 let mut change = self.changed(thing, keys, new.drain, &LISTENER)?;
                 match (own_old, own_new) {
                     (Some(old), None) => {
-                        let fate = self.when_removed(old, Some(new));
+                        let fate = self.when_removed(old, pair);
                         self.doom(&mut change, "tunnels of its own upstream", &fate);
                     }
                     (Some(old), Some(_)) => self.redirected(&mut change, old, new.drain),
@@ -124,7 +124,7 @@ impl Reload<'_> {
         listener: &str,
         key: &RouteKey,
         pair: Pair<&Route>,
-        on: Option<&Listener>,
+        on: Pair<&Listener>,
     ) -> Option<Change> {
         let host = match &key.host {
             HostRule::Any => None,
@@ -170,6 +170,9 @@ impl Reload<'_> {
                 Pair::Removed(old) => {
                     let mut change = Change::new(thing, Kind::Removed);
                     self.doom(&mut change, "its tunnels", &Fate::of(old.on_removed));
+                    if old.on_removed == OnRemoved::Keep && old.backends.iter().any(|backend| backend.drain) {
+                        change.rule(Tunnels::Drain, "those of servers that were draining still are");
+                    }
                     changes.push(change);
                 }
                 Pair::Stays { old, new } => {
@@ -211,7 +214,8 @@ impl Reload<'_> {
             }
             Pair::Removed(old) => {
                 let mut change = Change::new(thing(old), Kind::Removed);
-                self.doom(&mut change, "its tunnels", &Fate::of(upstream.on_removed));
+                let fate = Fate::of(upstream.on_removed).or(old.drain.then(|| Fate::drain(DRAINED)));
+                self.doom(&mut change, "its tunnels", &fate);
                 Some(change)
             }
             Pair::Stays { old, new } => {
@@ -286,11 +290,12 @@ impl Reload<'_> {
     }
 
     /// What becomes of the tunnels of a route that is removed, perhaps from a listener that stays.
-    fn when_removed(&self, route: &Route, listener: Option<&Listener>) -> Fate {
-        let drains = listener.is_some_and(|listener| listener.drain);
-        let because = "drain = true of its listener".to_owned();
+    fn when_removed(&self, route: &Route, listener: Pair<&Listener>) -> Fate {
+        let drains = |listener: Option<&Listener>| listener.is_some_and(|listener| listener.drain);
+        let drained = route.drain || drains(listener.before());
         Fate::of(route.on_removed)
-            .or(drains.then_some(Fate { rule: OnRemoved::Drain, because }))
+            .or(drains(listener.after()).then(|| Fate::drain("drain = true of its listener")))
+            .or(drained.then(|| Fate::drain(DRAINED)))
             .or(self.when_gone(pool(self.old, route.pool)))
     }
 
@@ -441,6 +446,9 @@ fn is_for_anything(key: &RouteKey) -> bool {
     key.host == HostRule::Any && key.path == PathRule::Any
 }
 
+/// Who drains and is removed goes on to drain: to delete the line is the usual next step.
+const DRAINED: &str = "it was draining";
+
 /// What a rule makes of tunnels, and which rule it is.
 struct Fate {
     rule: OnRemoved,
@@ -451,6 +459,10 @@ impl Fate {
     fn of(on_removed: OnRemoved) -> Fate {
         let word = keys::on_removed(on_removed);
         Fate { rule: on_removed, because: format!("on_removed = \"{word}\"") }
+    }
+
+    fn drain(because: &str) -> Fate {
+        Fate { rule: OnRemoved::Drain, because: because.to_owned() }
     }
 
     /// The stricter of two.

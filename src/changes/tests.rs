@@ -243,7 +243,7 @@ fn listeners_come_and_go() {
         route *.a.test on [::1]:81: removed
           its tunnels go on for 30s, then they are closed (on_removed = \"drain\")
         route =/x on [::1]:81: removed
-          its tunnels go on (on_removed = \"keep\")",
+          its tunnels go on for 30s, then they are closed (it was draining)",
     );
     // Another address is another listener.
     check(
@@ -497,6 +497,15 @@ fn upstreams_come_and_go() {
             &format!("upstream v: removed\n          its tunnels {end} (on_removed = \"{on_removed}\")"),
         );
     }
+    // Who drains goes on to, whatever the upstream says.
+    check(
+        &file(""),
+        &other("keep").replace("[\"10.0.0.2:1\"]", "[{ address = \"10.0.0.2:1\", drain = true }]"),
+        "upstream v: added",
+        "upstream v: removed
+          its tunnels go on (on_removed = \"keep\")
+          those of servers that were draining still are",
+    );
     check(
         &file(""),
         &file("").replace("upstream.u", "upstream.\"a b\\n\"").replace("\"u\"", "\"a b\\n\""),
@@ -542,7 +551,7 @@ fn servers() {
         "server 10.0.0.3:1 of upstream u: removed
           its tunnels go on (on_removed = \"keep\")
         server 10.0.0.2:1 of upstream u: removed
-          its tunnels go on (on_removed = \"keep\")",
+          its tunnels go on for 30s, then they are closed (it was draining)",
     );
     check(
         &upstream("servers = [\"10.0.0.9:1\", \"10.0.0.1:1\"]", ""),
@@ -650,7 +659,7 @@ fn servers_share_again() {
           takes new ones again; tunnels that are not closed yet are left in peace
           surplus tunnels are closed at 20 a second, the quietest first, until each server is within 10% of its share
         server 10.0.0.2:1 of upstream u: removed
-          its tunnels go on (on_removed = \"keep\")",
+          its tunnels go on for 30s, then they are closed (it was draining)",
     );
     check(
         &one,
