@@ -9,7 +9,7 @@
 //! What becomes of the tunnels of what drains or has gone is worked out here as well, once: a tunnel has two numbers,
 //! its route's and its server's, and a table says which numbers are [`unwanted`](Setup::fate).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use crate::balance::{Members, Record};
@@ -168,7 +168,7 @@ impl Registry {
         let routes =
             plan.listeners.iter().zip(&keys).map(|(listener, key)| self.routes_of(listener, key)).collect();
         let members: Vec<Members> = plan.pools.iter().map(|pool| self.members_of(pool, now)).collect();
-        let unwanted = self.judge(&plan);
+        let unwanted = self.judge(&plan, &keys);
         let listener_names = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
         Setup { plan, keys, listener_names, members, routes, unwanted }
     }
@@ -186,8 +186,15 @@ impl Registry {
         let mut marks = Vec::new();
         for (index, key) in identity::routes(listener, key).into_iter().enumerate() {
             let (drain, on_removed) = terms(index);
-            let known = self.routes.get(&key).and_then(|route| route.mark.upgrade());
-            let mark = known.unwrap_or_else(|| Arc::new(Mark(self.id())));
+            let known = self.routes.get(&key);
+            let is_second = known.is_some_and(|route| route.presence == Presence::Here);
+            let mark = known.and_then(|route| route.mark.upgrade());
+            // Of two for anything, one written and the listener's own `upstream`, requests find the first.
+            if let (true, Some(mark)) = (is_second, &mark) {
+                marks.push(Arc::clone(mark));
+                continue;
+            }
+            let mark = mark.unwrap_or_else(|| Arc::new(Mark(self.id())));
             let fate = (drain || listener.drain).then_some(Fate::Drained);
             let route = Route { mark: Arc::downgrade(&mark), fate, on_removed, presence: Presence::Here };
             self.routes.insert(key, route);
@@ -225,15 +232,23 @@ impl Registry {
     }
 
     /// What becomes of tunnels; forgets what nobody uses any more.
-    fn judge(&mut self, plan: &Plan) -> Unwanted {
+    fn judge(&mut self, plan: &Plan, keys: &[ListenerKey]) -> Unwanted {
         let pools: HashMap<&str, &Pool> = plan.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
+        let draining: HashSet<&ListenerKey> = keys
+            .iter()
+            .zip(&plan.listeners)
+            .filter(|(_, listener)| listener.drain)
+            .map(|(key, _)| key)
+            .collect();
         let mut unwanted = Unwanted::default();
-        self.routes.retain(|_, route| {
+        self.routes.retain(|key, route| {
             if route.presence.has_gone() {
-                route.fate = route.on_removed.into();
+                // Who drains goes on to: the usual next step is to delete its line.
+                route.fate = route.fate.max(route.on_removed.into());
             }
             let mark = route.mark.upgrade();
-            unwanted.routes.extend(mark.as_ref().and_then(|mark| Some((mark.0, route.fate?))));
+            let fate = route.fate.max(draining.contains(&key.listener).then_some(Fate::Drained));
+            unwanted.routes.extend(mark.as_ref().and_then(|mark| Some((mark.0, fate?))));
             mark.is_some()
         });
         self.servers.retain(|key, server| {
@@ -242,7 +257,7 @@ impl Registry {
                 if let Some(pool) = pools.get(key.upstream.as_str()) {
                     server.on_removed = pool.on_removed;
                 }
-                (server.fate, server.weight) = (server.on_removed.into(), None);
+                (server.fate, server.weight) = (server.fate.max(server.on_removed.into()), None);
             }
             let record = server.record.upgrade();
             unwanted.servers.extend(record.as_ref().and_then(|record| Some((record.id, server.fate?))));
@@ -393,6 +408,44 @@ mod tests {
         assert_eq!(series.fate(0, 0), None);
         series.next(&text(&["/a on_removed = \"close\""], A, ""));
         series.next(&text(&["/a"], A, "").replace("127.0.0.1:1\"", "127.0.0.1:9\""));
+        assert_eq!(series.fate(0, 0), Some(Fate::Closed));
+    }
+
+    #[test]
+    fn who_drains_goes_on_to_when_it_is_removed() {
+        let drains = format!("{A}, {{ address = {B}, drain = true }}");
+        let mut series = Series::new();
+        series.next(&text(&["/a drain = true", "/b"], &drains, "")).next(&text(&["/b"], A, ""));
+        assert_eq!((series.fate(0, 0), series.fate(1, 1)), (Some(Fate::Drained), Some(Fate::Drained)));
+        assert_eq!(series.fate(1, 0), None);
+    }
+
+    #[test]
+    fn a_route_that_goes_from_a_listener_that_drains_drains_with_the_others() {
+        let of = |routes: &[&str], keys: &str| {
+            text(routes, A, "").replace("127.0.0.1:1\"\n", &format!("127.0.0.1:1\"\n{keys}\n"))
+        };
+        let mut series = Series::new();
+        series.next(&of(&["/a", "/b"], "")).next(&of(&["/b"], "drain = true"));
+        assert_eq!(series.fate(0, 0), Some(Fate::Drained));
+        series.next(&of(&["/b"], ""));
+        assert_eq!(series.fate(0, 0), None);
+    }
+
+    /// Requests find the one that is written; what the other says is nobody's.
+    #[test]
+    fn of_two_routes_for_anything_the_first_speaks() {
+        let of = |keys: &str, own: &str| {
+            format!(
+                "[[listener]]\nlisten = \"127.0.0.1:1\"\nupstream = \"u\"\n{own}\n\
+                 [[listener.route]]\nupstream = \"u\"\n{keys}\n[upstream.u]\nservers = [{A}]\n"
+            )
+        };
+        let mut series = Series::new();
+        series.next(&of("", "")).next(&of("drain = true", ""));
+        assert_eq!(series.fate(0, 0), Some(Fate::Drained));
+        series.next(&of("on_removed = \"close\"", "on_removed = \"keep\""));
+        series.next(&text(&["/"], A, ""));
         assert_eq!(series.fate(0, 0), Some(Fate::Closed));
     }
 
