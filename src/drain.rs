@@ -139,9 +139,13 @@ impl Departures {
         self.entries.is_empty()
     }
 
-    /// A tunnel has to go. One that already has keeps its deadline.
+    /// A tunnel has to go. One that already has keeps its deadline; that its lifetime is over is never forgotten,
+    /// as it is told only once.
     pub fn add(&mut self, key: usize, standing: Standing, why: Why, deadline: Option<Moment>) {
-        if self.entries.contains_key(&key) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            if why == Why::Lifetime {
+                entry.why = why;
+            }
             return;
         }
         self.entries.insert(key, Entry { why, deadline });

@@ -152,6 +152,26 @@ fn a_pace_is_one_for_lifetimes_too() {
     drop(all);
 }
 
+/// A server may drain and be taken back meanwhile: its tunnels are as old as they are.
+#[test]
+fn a_lifetime_that_is_over_stays_over_when_its_tunnel_need_not_go_for_another_reason() {
+    let backend = Backend::new();
+    let text = |drain: bool| {
+        let more = "[timeouts]\nlifetime = \"200ms\"\ndrain = \"1s\"\n[drain]\nrate = 1";
+        let server = format!("{{ address = \"{}\", drain = {drain} }}", backend.address());
+        config(&["x"], "", more).replace("\"x\"", &server)
+    };
+    let mut proxy = start(&text(false));
+    let all = tunnels(&proxy, &backend, 4);
+    proxy.reload(&text(true));
+    std::thread::sleep(Duration::from_millis(300)); // a lifetime
+    proxy.reload(&text(false));
+    for _ in 0..4 {
+        proxy.closed_line();
+    }
+    drop(all);
+}
+
 // Spread anew.
 
 /// Takes what is dialed and gives each server's tunnels back, until there are so many in all.

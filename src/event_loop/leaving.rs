@@ -13,7 +13,7 @@ use crate::crew::Command;
 use crate::drain::{Departures, Queue, Why, jitter};
 use crate::error::Outcome;
 use crate::moment::Moment;
-use crate::plan::{Order, PoolId, Rebalance};
+use crate::plan::{Drain, Order, PoolId, Rebalance};
 use crate::setup::Fate;
 
 /// Tunnels closed in one turn at most, so that many that are due together do not hold up the others.
@@ -56,7 +56,7 @@ impl EventLoop {
 
     /// Goes through all tunnels: which of them have to go, now that something has changed?
     pub(super) fn review(&mut self) {
-        let order = self.setup().plan.drain.order;
+        let Drain { order, rate, .. } = self.setup().plan.drain;
         let before = std::mem::replace(&mut self.departures, Departures::new(order));
         let is_serving = self.phase == Phase::Serving;
         if is_serving && before.is_empty() && !self.setup().is_choosy() {
@@ -69,13 +69,16 @@ impl EventLoop {
         let keys: Vec<usize> = tunnels.map(|(key, _)| key).collect();
         for key in keys {
             match before.get(key) {
-                // Nothing has changed about that, but without a pace a lifetime ends at its time, which is over.
-                Some((Why::Lifetime, deadline)) => {
-                    let is_paced = self.setup().plan.drain.rate > 0;
-                    let deadline = if is_paced { deadline } else { Some(self.clock.now) };
-                    self.send_off(key, Why::Lifetime, deadline);
+                // Where there is no pace, it is closed when its lifetime is over.
+                Some((Why::Lifetime, _)) if rate == 0 => {
+                    self.send_off(key, Why::Lifetime, Some(self.clock.now));
                 }
-                Some((_, deadline)) => self.judge(key, deadline),
+                Some((why, deadline)) => {
+                    self.judge(key, deadline);
+                    if why == Why::Lifetime {
+                        self.send_off(key, why, deadline); // that stays over
+                    }
+                }
                 None => self.judge(key, self.deadline()),
             }
         }
