@@ -172,6 +172,23 @@ fn a_lifetime_that_is_over_stays_over_when_its_tunnel_need_not_go_for_another_re
     drop(all);
 }
 
+/// What an operator does who has seen that it takes too long.
+#[test]
+fn a_deadline_may_be_brought_forward_while_tunnels_go() {
+    let backend = Backend::new();
+    let text = |drain: bool, timeout: &str| {
+        let server = format!("{{ address = \"{}\", drain = {drain} }}", backend.address());
+        config(&["x"], "", &format!("[timeouts]\ndrain = \"{timeout}\"")).replace("\"x\"", &server)
+    };
+    for timeout in ["off", "1h"] {
+        let mut proxy = start(&text(false, timeout));
+        let all = tunnels(&proxy, &backend, 2);
+        proxy.reload(&text(true, timeout));
+        proxy.reload(&text(true, "100ms"));
+        assert_eq!(order(&proxy, &all, 2, "drain").len(), 2, "from {timeout}");
+    }
+}
+
 // Spread anew.
 
 /// Takes what is dialed and gives each server's tunnels back, until there are so many in all.

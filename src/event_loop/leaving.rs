@@ -74,6 +74,8 @@ impl EventLoop {
                     self.send_off(key, Why::Lifetime, Some(self.clock.now));
                 }
                 Some((why, deadline)) => {
+                    // Reloads do not put it off, but may bring it forward.
+                    let deadline = deadline.into_iter().chain(self.deadline()).min();
                     self.judge(key, deadline);
                     if why == Why::Lifetime {
                         self.send_off(key, why, deadline); // that stays over
