@@ -134,6 +134,11 @@ impl Departures {
         Departures { queue, entries: HashMap::new(), deadlines: BinaryHeap::new(), slot: None }
     }
 
+    /// Nobody has to go, and who will goes on in the slot that was claimed.
+    pub fn follow(&self, order: Order) -> Departures {
+        Departures { slot: self.slot, ..Departures::new(order) }
+    }
+
     /// Whether nobody has to go.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -161,8 +166,7 @@ impl Departures {
             self.queue.forget(key);
         }
         if self.entries.is_empty() {
-            let order = self.queue.order;
-            *self = Departures { slot: self.slot, ..Departures::new(order) };
+            *self = self.follow(self.queue.order);
         }
     }
 

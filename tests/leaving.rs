@@ -189,6 +189,26 @@ fn a_deadline_may_be_brought_forward_while_tunnels_go() {
     }
 }
 
+/// Each reload looks at all tunnels anew. The slot that the next one was to go in is still its own.
+#[test]
+fn reloads_that_follow_each_other_do_not_stop_the_pace() {
+    let backend = Backend::new();
+    let text = |max: usize| {
+        let more = format!("[timeouts]\ndrain = \"off\"\n[drain]\nrate = 2\n[limits]\nmax_headers = {max}");
+        let server = format!("{{ address = \"{}\", drain = {} }}", backend.address(), max > 10);
+        config(&["x"], "", &more).replace("\"x\"", &server)
+    };
+    let mut proxy = start(&text(10));
+    let all = tunnels(&proxy, &backend, 10);
+    for max in 11..51 {
+        proxy.reload(&text(max));
+        std::thread::sleep(Duration::from_millis(100)); // in all, time for eight of them
+    }
+    let open = proxy.handle.stats().open;
+    assert!(open <= 5, "{open} are left of 10");
+    drop(all);
+}
+
 // Spread anew.
 
 /// Takes what is dialed and gives each server's tunnels back, until there are so many in all.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{EventLoop, Phase};
 use crate::balance::Members;
 use crate::crew::Command;
-use crate::drain::{Departures, Queue, Why, jitter};
+use crate::drain::{Queue, Why, jitter};
 use crate::error::Outcome;
 use crate::moment::Moment;
 use crate::plan::{Drain, Order, PoolId, Rebalance};
@@ -57,7 +57,8 @@ impl EventLoop {
     /// Goes through all tunnels: which of them have to go, now that something has changed?
     pub(super) fn review(&mut self) {
         let Drain { order, rate, .. } = self.setup().plan.drain;
-        let before = std::mem::replace(&mut self.departures, Departures::new(order));
+        let after = self.departures.follow(order);
+        let before = std::mem::replace(&mut self.departures, after);
         let is_serving = self.phase == Phase::Serving;
         if is_serving && before.is_empty() && !self.setup().is_choosy() {
             return;
