@@ -264,6 +264,7 @@ impl Members {
         let standing = |(backend, record): (&Backend, &Arc<Record>)| Standing {
             weight: backend.weight,
             active: record.active(),
+            room: if backend.max_conns == 0 { u32::MAX } else { backend.max_conns },
             takes: !backend.drain && !backend.backup && !record.is_out(),
         };
         rules.backends.iter().zip(&self.records).map(standing).collect()

@@ -27,23 +27,51 @@ pub struct Standing {
     pub weight: u32,
     /// Its sessions.
     pub active: u32,
+    /// How many it may have.
+    pub room: u32,
     /// Whether it is one of those to spread over: in, not draining, no backup.
     pub takes: bool,
 }
 
 /// What each server may keep when all of them together have `expected`: as much above its share by weight as is
-/// allowed, and never less than the share itself. One that takes nothing new keeps what it has.
+/// allowed, and never less than the share itself. One that takes nothing new keeps what it has. What a server has no room
+/// for belongs to the others' shares: a client that was closed for it would come back to where it was.
 pub fn kept(standings: &[Standing], expected: u64, within: Share) -> Vec<u32> {
-    let weights: u64 = standings.iter().filter(|s| s.takes).map(|s| u64::from(s.weight)).sum();
+    let Some((rest, weights)) = beside_full(standings, expected) else {
+        return vec![u32::MAX; standings.len()];
+    };
     let keeps = |standing: &Standing| {
         if !standing.takes {
             return u32::MAX;
         }
-        let share = expected as f64 * f64::from(standing.weight) / weights as f64;
+        let share = rest as f64 * f64::from(standing.weight) / weights as f64;
+        let share = share.min(f64::from(standing.room));
         let most = share.ceil().max((share * (1.0 + f64::from(within.0))).floor());
         most as u32 // what is too much for it is its maximum
     };
     standings.iter().map(keeps).collect()
+}
+
+/// What is left of `expected` for those that have room for their share of it, and their weights together: whom the
+/// others have no room for comes to these. `None` where nobody has room.
+fn beside_full(standings: &[Standing], expected: u64) -> Option<(u64, u64)> {
+    let mut takers: Vec<&Standing> = standings.iter().filter(|standing| standing.takes).collect();
+    // Who is full first comes first.
+    takers.sort_by(|a, b| {
+        let full = |a: &Standing, b: &Standing| u64::from(a.room) * u64::from(b.weight);
+        full(a, b).cmp(&full(b, a))
+    });
+    let mut rest = expected;
+    let mut weights = takers.iter().map(|taker| u64::from(taker.weight)).sum();
+    for taker in takers {
+        let (room, weight) = (u64::from(taker.room), u64::from(taker.weight));
+        if rest * weight <= room * weights {
+            return Some((rest, weights));
+        }
+        rest -= room;
+        weights -= weight;
+    }
+    None
 }
 
 fn together(standings: &[Standing]) -> u64 {
@@ -133,13 +161,15 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Standings from `active*weight`; a `-` behind them takes nothing.
+    /// Standings from `active/room*weight`; a `-` behind them takes nothing.
     fn standings(text: &str) -> Vec<Standing> {
         let standing = |word: &str| {
             let takes = !word.ends_with('-');
             let (active, weight) =
                 word.trim_end_matches('-').split_once('*').unwrap_or((word.trim_end_matches('-'), "1"));
-            Standing { weight: weight.parse().unwrap(), active: active.parse().unwrap(), takes }
+            let (active, room) = active.split_once('/').unwrap_or((active, "4294967295"));
+            let [weight, active, room] = [weight, active, room].map(|number| number.parse().unwrap());
+            Standing { weight, active, room, takes }
         };
         text.split_whitespace().map(standing).collect()
     }
@@ -164,6 +194,15 @@ mod tests {
         check_kept("2 0", 0.1, &[1, 1]);
         check_kept("3 0", 0.1, &[2, 2]);
         check_kept("0 0", 0.1, &[0, 0]);
+    }
+
+    #[test]
+    fn what_a_server_has_no_room_for_is_the_others() {
+        check_kept("1000 0/20", 0.0, &[980, 20]);
+        check_kept("1000 0/20 0*3", 0.0, &[245, 20, 735]);
+        check_kept("90/90 0/15*3 0/9 0", 0.1, &[36, 16, 9, 36]);
+        check_kept("100/50 0/50", 0.0, &[50, 50]);
+        check_kept("101/50 0/50", 0.0, &[u32::MAX, u32::MAX]);
     }
 
     #[test]
@@ -373,5 +412,25 @@ mod tests {
             assert!(!world.members.episode.is_on(), "seed {seed}: it ends");
             assert!(world.closed <= 2 * before, "seed {seed}: {} for {before}", world.closed);
         }
+    }
+
+    /// Whom a server has no room for would come back to where it was closed.
+    #[test]
+    fn nobody_is_closed_for_a_server_that_has_no_room() {
+        let mut world = World::new(1);
+        world.pool.backends.truncate(2);
+        world.pool.backends.iter_mut().for_each(|backend| backend.weight = 1);
+        let records = (0..2).map(|id| Arc::new(Record::new(id))).collect();
+        world.members = Members::new(&world.pool, records, Arc::default());
+        world.pool.balance = Balance::RoundRobin;
+        world.pool.rebalance = Some(Rebalance { within: Share(0.1), rate: 100 });
+        world.pool.backends[1].drain = true;
+        (0..1000).for_each(|_| world.arrive());
+        world.pool.backends[1].drain = false;
+        world.pool.backends[1].max_conns = 20;
+        world.members.episode.begin(&world.standings(), &world.rules(), world.now);
+        world.run(Duration::from_secs(120), 0);
+        assert!(world.closed <= 25, "{} are closed for 20 places", world.closed);
+        assert!(!world.members.episode.is_on());
     }
 }
