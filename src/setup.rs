@@ -163,6 +163,9 @@ impl Registry {
     /// The setup of a plan that follows all those before it. Its listeners have the addresses that they are bound to,
     /// and `keys` are theirs by those that are configured.
     pub fn set_up(&mut self, plan: Plan, keys: Vec<ListenerKey>, now: Moment) -> Setup {
+        // Those that nobody uses any more go first, so that tables have no need to grow for their followers.
+        self.routes.retain(|_, route| route.mark.strong_count() > 0);
+        self.servers.retain(|_, server| server.record.strong_count() > 0);
         self.routes.values_mut().for_each(|route| route.presence.doubt());
         self.servers.values_mut().for_each(|server| server.presence.doubt());
         let routes =
@@ -264,6 +267,9 @@ impl Registry {
             record.is_some()
         });
         self.episodes.retain(|_, episode| episode.strong_count() > 0);
+        // What has come and gone leaves gaps, for which they grow.
+        self.routes.shrink_to_fit();
+        self.servers.shrink_to_fit();
         unwanted
     }
 }
@@ -349,6 +355,22 @@ mod tests {
         let Registry { routes, servers, episodes, .. } = &series.registry;
         // Those of the last plan, and none of those before it.
         assert_eq!((routes.len(), servers.len(), episodes.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn tables_do_not_grow_with_the_number_of_reloads() {
+        let mut series = Series::new();
+        for round in 0..60 {
+            let routes: Vec<String> = (0..100).map(|route| format!("/{round}/{route}")).collect();
+            let routes: Vec<&str> = routes.iter().map(String::as_str).collect();
+            series.next(&text(&routes, A, ""));
+            // Somebody goes on with the first, and all with the last.
+            if series.setups.len() > 2 {
+                series.setups.remove(1);
+            }
+            let (count, room) = (series.registry.routes.len(), series.registry.routes.capacity());
+            assert!(count <= 300 && room <= 600, "{count} in {room} after {round}");
+        }
     }
 
     #[test]
