@@ -3,6 +3,7 @@
 //! At stop that is all of them; otherwise those of servers, routes and listeners that drain or were removed, those that
 //! have reached their lifetime, and those that a pool has too many of on some of its servers.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use super::{EventLoop, Phase};
 use crate::balance::Members;
 use crate::crew::Command;
-use crate::drain::{Queue, Why, jitter};
+use crate::drain::{Queue, Standing, Why, jitter};
 use crate::error::Outcome;
 use crate::moment::Moment;
-use crate::plan::{Drain, Order, PoolId, Rebalance};
+use crate::plan::{Drain, Order, PoolId};
 use crate::setup::Fate;
 
 /// Tunnels closed in one turn at most, so that many that are due together do not hold up the others.
@@ -38,6 +39,33 @@ impl Spreading {
     pub fn forget(&mut self, key: usize) {
         self.queues.values_mut().for_each(|queue| queue.forget(key));
     }
+
+    /// Whether it knows of no tunnel to any of these servers.
+    fn is_without(&self, members: &Members, servers: &[usize]) -> bool {
+        let queue = |&server: &usize| self.queues.get(&members.records()[server].id);
+        servers.iter().filter_map(queue).all(Queue::is_empty)
+    }
+
+    /// The quietest tunnel to the first of these servers that it knows of any to.
+    fn pop(
+        &mut self,
+        members: &Members,
+        servers: &[usize],
+        look: impl Fn(usize) -> Option<Standing>,
+    ) -> Option<(usize, usize)> {
+        servers.iter().find_map(|&server| {
+            let queue = self.queues.get_mut(&members.records()[server].id)?;
+            Some((server, queue.pop(&look)?))
+        })
+    }
+}
+
+/// The servers that have more than they may keep, those with most of it first.
+fn over(members: &Members, kept: &[u32]) -> Vec<usize> {
+    let excess = |server: usize| members.records()[server].active().saturating_sub(kept[server]);
+    let mut over: Vec<usize> = (0..kept.len()).filter(|&server| excess(server) > 0).collect();
+    over.sort_by_key(|&server| Reverse(excess(server)));
+    over
 }
 
 impl EventLoop {
@@ -201,64 +229,35 @@ impl EventLoop {
         let now = self.clock.now;
         let setup = Arc::clone(self.setup());
         let (pool, members) = setup.pool(spreading.pool);
-        let Some(Rebalance { rate, .. }) = pool.rebalance else { return false };
-        let rules = pool.rebalance.as_ref();
+        let Some(rules) = &pool.rebalance else { return false };
         for _ in 0..DEPARTURES_MAX {
-            let Some(kept) =
-                rules.and_then(|rules| members.episode.look(&members.standings(pool), rules, now))
-            else {
-                return false;
-            };
-            let Some((index, key)) = self.surplus(spreading, members, &kept) else {
+            let Some(kept) = members.episode.look(&members.standings(pool), rules, now) else { return false };
+            let over = over(members, &kept);
+            if spreading.is_without(members, &over) {
+                spreading.queues = self.tunnels_to(members, &over);
+            }
+            if spreading.is_without(members, &over) {
                 (spreading.slot, spreading.wake_at) = (None, now + LOOK_PERIOD);
                 return true;
-            };
-            let slot = spreading.slot.unwrap_or_else(|| {
-                members.episode.pace.claim(rate, now) + jitter(rate, &mut self.tools.dice)
-            });
-            let record = members.record(index);
+            }
+            let claim =
+                || members.episode.pace.claim(rules.rate, now) + jitter(rules.rate, &mut self.tools.dice);
+            let slot = *spreading.slot.get_or_insert_with(claim);
             if slot > now {
-                (spreading.slot, spreading.wake_at) = (Some(slot), slot);
-            } else {
-                spreading.slot = None;
-                if record.shed(kept[usize::from(index)]) {
-                    spreading.forget(key);
-                    self.close_shed(key, Some(&Outcome::Rebalanced));
-                    members.episode.closed(now);
-                    continue;
-                }
-            }
-            // It stays for now.
-            if let (Some(queue), Some(standing)) =
-                (spreading.queues.get_mut(&record.id), self.slots[key].session.standing())
-            {
-                queue.add(key, standing);
-            }
-            if spreading.slot.is_some() {
+                spreading.wake_at = slot;
                 return true;
+            }
+            spreading.slot = None;
+            let look = |key: usize| self.slots.get(key).and_then(|slot| slot.session.standing());
+            let Some((index, key)) = spreading.pop(members, &over, look) else { continue };
+            // Another worker may have closed the last that was too many.
+            if members.records()[index].shed(kept[index]) {
+                self.close_shed(key, Some(&Outcome::Rebalanced));
+                members.episode.closed(now);
             }
         }
         spreading.wake_at = now;
         true
-    }
-
-    /// The quietest tunnel of this worker's to the server that has most above what it may keep.
-    fn surplus(&self, spreading: &mut Spreading, members: &Members, kept: &[u32]) -> Option<(u16, usize)> {
-        let excess = |index: usize| members.records()[index].active().saturating_sub(kept[index]);
-        let mut over: Vec<usize> = (0..kept.len()).filter(|&index| excess(index) > 0).collect();
-        over.sort_by_key(|&index| std::cmp::Reverse(excess(index)));
-        let is_missing = |&index: &usize| {
-            let queue = spreading.queues.get(&members.records()[index].id);
-            queue.is_none_or(Queue::is_empty)
-        };
-        if !over.is_empty() && over.iter().all(is_missing) {
-            spreading.queues = self.tunnels_to(members, &over);
-        }
-        let look = |key: usize| self.slots.get(key).and_then(|slot| slot.session.standing());
-        over.into_iter().find_map(|index| {
-            let queue = spreading.queues.get_mut(&members.records()[index].id)?;
-            Some((index as u16, queue.pop(look)?)) // from a `BackendId`'s range
-        })
     }
 
     /// This worker's tunnels to some servers, of whatever configuration, but those that have to go anyway.
