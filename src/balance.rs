@@ -174,6 +174,11 @@ impl Record {
         self.out.get().is_some()
     }
 
+    /// What its weight was before it has another, or its pool's others have, is owed no longer.
+    pub fn settle_account(&self) {
+        self.credit.store(0, Relaxed);
+    }
+
     /// A session begins to use it, unless it has `max_conns` already (0: no limit): it counts as load.
     #[must_use]
     pub fn open(&self, max_conns: u32) -> bool {

@@ -208,11 +208,13 @@ impl Registry {
 
     fn members_of(&mut self, pool: &Pool, now: Moment) -> Members {
         let mut records = Vec::with_capacity(pool.backends.len());
-        let mut is_changed = false;
+        let (mut is_changed, mut is_reweighed) = (false, false);
         for (backend, key) in pool.backends.iter().zip(identity::servers(pool)) {
             let known = self.servers.get(&key);
             let weight = (!backend.drain && !backend.backup).then_some(backend.weight);
             is_changed |= weight.is_some() && known.is_none_or(|known| known.weight != weight);
+            let before = known.and_then(|known| known.weight);
+            is_reweighed |= before.is_some() && weight.is_some() && before != weight;
             let record = known.and_then(|server| server.record.upgrade());
             let record = record.unwrap_or_else(|| Arc::new(Record::new(self.id())));
             let server = Server {
@@ -224,6 +226,9 @@ impl Registry {
             };
             self.servers.insert(key, server);
             records.push(record);
+        }
+        if is_reweighed {
+            records.iter().for_each(|record| record.settle_account());
         }
         let episode = self.episodes.get(&pool.name).and_then(Weak::upgrade).unwrap_or_default();
         self.episodes.insert(pool.name.clone(), Arc::downgrade(&episode));
@@ -486,5 +491,26 @@ mod tests {
         assert!(!is_on(&series), "there was no reason when it was");
         series.next(&text(&["/x"], &format!("{A}, {{ address = {B}, weight = 3 }}"), keys));
         assert!(is_on(&series));
+    }
+
+    /// Which of the last setup's servers are chosen, so many times.
+    fn choices(series: &Series, count: usize) -> Vec<u16> {
+        let setup = series.setups.last().unwrap();
+        let (rules, members) = setup.pool(PoolId(0));
+        let (mut balancer, mut dice) = (crate::balance::Balancer::default(), fastrand::Rng::with_seed(0));
+        let tried = crate::balance::Tried::default();
+        let mut choose = || balancer.choose(rules, members, None, &tried, Moment::START, &mut dice).unwrap();
+        (0..count).map(|_| choose()).collect()
+    }
+
+    /// The one that waited longest for its turn would be owed all of it, in one go.
+    #[test]
+    fn no_server_gets_a_burst_when_weights_change() {
+        let mut series = Series::new();
+        series.next(&text(&["/"], &format!("{{ address = {A}, weight = 200 }}, {B}"), ""));
+        assert_eq!(choices(&series, 99), [0; 99]);
+        series.next(&text(&["/"], &both(), ""));
+        let of_b = choices(&series, 20).into_iter().filter(|&index| index == 1).count();
+        assert!((9..=11).contains(&of_b), "{of_b} of 20");
     }
 }
