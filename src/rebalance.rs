@@ -126,6 +126,12 @@ impl Episode {
         self.is_on()
     }
 
+    /// It is no longer wanted that tunnels are spread.
+    pub fn end(&self) {
+        self.expected.store(0, Relaxed);
+        self.is_wanted.store(false, Relaxed);
+    }
+
     /// What each server may keep; `None` where the episode is over, or has just ended.
     pub fn look(&self, standings: &[Standing], rules: &Rebalance, now: Moment) -> Option<Vec<u32>> {
         let expected = self.expected.load(Relaxed);

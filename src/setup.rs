@@ -233,8 +233,12 @@ impl Registry {
         let episode = self.episodes.get(&pool.name).and_then(Weak::upgrade).unwrap_or_default();
         self.episodes.insert(pool.name.clone(), Arc::downgrade(&episode));
         let members = Members::new(pool, records, episode);
-        if let Some(rules) = pool.rebalance.as_ref().filter(|_| is_changed) {
-            members.episode.begin(&members.standings(pool), rules, now);
+        match &pool.rebalance {
+            Some(rules) if is_changed => {
+                members.episode.begin(&members.standings(pool), rules, now);
+            }
+            Some(_) => {}
+            None => members.episode.end(),
         }
         members
     }
@@ -512,5 +516,17 @@ mod tests {
         series.next(&text(&["/"], &both(), ""));
         let of_b = choices(&series, 20).into_iter().filter(|&index| index == 1).count();
         assert!((9..=11).contains(&of_b), "{of_b} of 20");
+    }
+
+    #[test]
+    fn tunnels_are_spread_no_more_where_a_file_no_longer_says_so() {
+        let keys = "rebalance = { within = \"0%\" }";
+        let mut series = Series::new();
+        series.next(&text(&["/"], A, keys));
+        (0..10).for_each(|_| assert!(series.setups[0].members[0].record(0).open(0)));
+        series.next(&text(&["/"], &both(), keys));
+        assert!(series.setups[1].members[0].episode.is_on());
+        series.next(&text(&["/"], &both(), ""));
+        assert_eq!(choices(&series, 4), [0, 1, 0, 1], "round robin again");
     }
 }
