@@ -83,20 +83,27 @@ struct Backend {
 }
 
 /// What all connections share.
-struct Kit {
+pub struct Kit {
     inbox: Inbox,
     /// The frames of the last stream: those of the next are mostly as long.
     ready: Rc<Ready>,
+    /// A line for the head of each answer, or none.
+    field: String,
 }
 
 impl Kit {
     fn new() -> Kit {
-        Kit { inbox: Inbox::new(), ready: Rc::new(Ready::new(FRAME_BYTES, None)) }
+        Kit::with_field(String::new())
+    }
+
+    /// One whose answers have a field more, which stands here with its line end.
+    pub fn with_field(field: String) -> Kit {
+        Kit { inbox: Inbox::new(), ready: Rc::new(Ready::new(FRAME_BYTES, None)), field }
     }
 }
 
-struct Connection {
-    wire: Wire,
+pub struct Connection {
+    pub wire: Wire,
     work: Work,
     /// Its key is among those with more to do.
     is_spent: bool,
@@ -126,7 +133,7 @@ struct Stream {
 }
 
 /// How a connection stands.
-enum Next {
+pub enum Next {
     Park,
     Yield,
     Drop,
@@ -143,7 +150,7 @@ impl Backend {
             };
             let slot = self.connections.vacant_entry();
             let wire = Wire::register(socket, registry, slot.key())?;
-            slot.insert(Connection { wire, work: Work::Opening(Vec::new()), is_spent: false });
+            slot.insert(Connection::new(wire));
         }
     }
 
@@ -170,7 +177,12 @@ impl Backend {
 }
 
 impl Connection {
-    fn advance(&mut self, kit: &mut Kit) -> io::Result<Next> {
+    /// One that has said nothing yet.
+    pub fn new(wire: Wire) -> Connection {
+        Connection { wire, work: Work::Opening(Vec::new()), is_spent: false }
+    }
+
+    pub fn advance(&mut self, kit: &mut Kit) -> io::Result<Next> {
         if let Work::Opening(head) = &mut self.work {
             match open(&mut self.wire, head, kit)? {
                 Some(work) => self.work = work,
@@ -200,8 +212,9 @@ fn open(wire: &mut Wire, head: &mut Vec<u8>, kit: &mut Kit) -> io::Result<Option
         }
         let Some(asked) = handshake::judge_request(head).map_err(malformed)? else { continue };
         let work = work_for(&asked.target, kit)?;
+        let answer = asked.answer(&kit.field);
         // A socket that was just accepted takes 200 bytes.
-        if wire.write(&asked.answer)? != asked.answer.len() {
+        if wire.write(&answer)? != answer.len() {
             return Err(malformed("no room for the answer"));
         }
         let trailing = &head[asked.end..];

@@ -81,11 +81,24 @@ pub struct Asked {
     /// The length of the head.
     pub end: usize,
     pub target: String,
-    /// The answer to it.
-    pub answer: Vec<u8>,
+    accept: [u8; ACCEPT_BYTES],
 }
 
-/// Judges a client's request, and answers it.
+impl Asked {
+    /// The answer to it, with more fields in its head, each with its line end.
+    pub fn answer(&self, fields: &str) -> Vec<u8> {
+        let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                           Sec-WebSocket-Accept: "
+            .to_vec();
+        answer.extend_from_slice(&self.accept);
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(fields.as_bytes());
+        answer.extend_from_slice(b"\r\n");
+        answer
+    }
+}
+
+/// Judges a client's request.
 pub fn judge_request(head: &[u8]) -> Result<Option<Asked>, String> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
@@ -99,13 +112,8 @@ pub fn judge_request(head: &[u8]) -> Result<Option<Asked>, String> {
     let Some(key) = once(request.headers, "sec-websocket-key").filter(|_| is_upgrade) else {
         return Err("the request is no upgrade to a WebSocket".into());
     };
-    let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                       Sec-WebSocket-Accept: "
-        .to_vec();
-    answer.extend_from_slice(&accept_of(key));
-    answer.extend_from_slice(b"\r\n\r\n");
     let target = request.path.unwrap_or_default().to_owned();
-    Ok(Some(Asked { end, target, answer }))
+    Ok(Some(Asked { end, target, accept: accept_of(key) }))
 }
 
 fn once<'a>(fields: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
@@ -135,14 +143,15 @@ mod tests {
         let accept = request.renew(1);
         let asked = judge_request(request.bytes()).unwrap().expect("the head is whole");
         assert_eq!((asked.end, asked.target.as_str()), (request.bytes().len(), "/echo"));
-        assert_eq!(judge_response(&asked.answer, &accept), Ok(Some(asked.answer.len())));
+        let answer = asked.answer("A: b\r\n");
+        assert_eq!(judge_response(&answer, &accept), Ok(Some(answer.len())));
         assert_ne!(request.renew(2), accept);
-        assert!(judge_response(&asked.answer, &request.renew(2)).is_err(), "the answer to another key");
+        assert!(judge_response(&answer, &request.renew(2)).is_err(), "the answer to another key");
         for short in 0..request.bytes().len() {
             assert!(judge_request(&request.bytes()[..short]).unwrap().is_none());
         }
-        for short in 0..asked.answer.len() {
-            assert_eq!(judge_response(&asked.answer[..short], &accept), Ok(None));
+        for short in 0..answer.len() {
+            assert_eq!(judge_response(&answer[..short], &accept), Ok(None));
         }
     }
 

@@ -8,10 +8,10 @@
 mod chart;
 mod exact;
 mod load;
-mod measure;
+pub mod measure;
 mod options;
 mod peers;
-mod process;
+pub mod process;
 mod report;
 mod rows;
 
