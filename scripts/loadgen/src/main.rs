@@ -1,5 +1,5 @@
 //! `loadgen`: a load generator for WebSocket proxies, the backend behind them and the bare relay to compare with. Each
-//! runs on one thread; `--help` tells how they are driven.
+//! runs on one thread; `bench` and `soak` start what they need, and `--help` tells how they are driven.
 
 #![deny(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod handshake;
 mod net;
 mod relay;
 mod report;
+mod soak;
 mod stream;
 mod sys;
 
@@ -33,6 +34,7 @@ Usage: loadgen backend [--listen ADDRESS] [--until-eof]
        loadgen mixed --target ADDRESS --echoes N --streams K --seconds S [--bytes B] [--frame-bytes B] [--wait]
        loadgen idle  --target ADDRESS --tunnels N
        loadgen bench --adit FILE [options]: measures proxies with all of these; see loadgen bench --help
+       loadgen soak  --adit FILE [options]: a proxy under everything that may happen; see loadgen soak --help
 
 backend and relay print {\"event\":\"listening\",\"address\":..} and serve until they are killed, with --until-eof until
 stdin ends. All others check the handshake and each byte of an echo, and of bulk the headers and the amount; they print
@@ -74,6 +76,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         "backend" => backend::run(args),
         "bench" => bench::run(args),
         "relay" => relay::run(args),
+        "soak" => soak::run(args),
         "echo" => client::load::echo(args),
         "paced" => client::load::paced(args),
         "churn" => client::churn::run(args),
