@@ -170,8 +170,14 @@ impl Record {
     }
 
     /// Whether failures have taken it out.
+    #[cfg(test)]
     pub fn is_out(&self) -> bool {
         self.out.get().is_some()
+    }
+
+    /// Since when failures have taken it out. Where they do not count they did so by rules of yesterday.
+    fn out_by(&self, rules: &Pool) -> Option<OutSince> {
+        self.out.get().filter(|_| rules.max_fails > 0)
     }
 
     /// What its weight was before it has another, or its pool's others have, is owed no longer.
@@ -232,9 +238,9 @@ impl Record {
 
     /// It was chosen. `false`: another worker has just sent a session to find out whether it is well, and one is
     /// enough.
-    fn chosen(&self, rank: Rank, fail_timeout: Duration, now: Moment) -> bool {
-        let Some(out) = self.out.get() else { return true };
-        let is_taken = now.since(out.since) < fail_timeout && matches!(rank, Rank::In | Rank::InBackup);
+    fn chosen(&self, rank: Rank, rules: &Pool, now: Moment) -> bool {
+        let Some(out) = self.out_by(rules) else { return true };
+        let is_taken = now.since(out.since) < rules.fail_timeout && matches!(rank, Rank::In | Rank::InBackup);
         !is_taken && self.out.change(out, Some(OutSince { since: now, retried: true }))
     }
 }
@@ -270,7 +276,7 @@ impl Members {
             weight: backend.weight,
             active: record.active(),
             room: if backend.max_conns == 0 { u32::MAX } else { backend.max_conns },
-            takes: !backend.drain && !backend.backup && !record.is_out(),
+            takes: !backend.drain && !backend.backup && record.out_by(rules).is_none(),
         };
         rules.backends.iter().zip(&self.records).map(standing).collect()
     }
@@ -313,7 +319,7 @@ impl Balancer {
                 },
                 Rank::Out | Rank::OutBackup => left_alone_longest(records, candidates),
             };
-            if records[index].chosen(rank, rules.fail_timeout, now) {
+            if records[index].chosen(rank, rules, now) {
                 // It comes from a `BackendId`'s range: the plan has no more backends than it can name.
                 return Ok(index as u16);
             }
@@ -341,7 +347,7 @@ fn gather(
         if backend.max_conns != 0 && record.active() >= backend.max_conns {
             continue;
         }
-        let rank = rank(backend, record, rules.fail_timeout, now);
+        let rank = rank(backend, record, rules, now);
         if best.is_none_or(|best| rank < best) {
             best = Some(rank);
             candidates.clear();
@@ -353,9 +359,9 @@ fn gather(
     best.ok_or(if all_tried { NoChoice::AllTried } else { NoChoice::AllFull })
 }
 
-fn rank(backend: &Backend, record: &Record, fail_timeout: Duration, now: Moment) -> Rank {
+fn rank(backend: &Backend, record: &Record, rules: &Pool, now: Moment) -> Rank {
     // Left alone for long enough, it is one of the others until somebody has chosen it.
-    let is_out = record.out.get().is_some_and(|out| now.since(out.since) < fail_timeout);
+    let is_out = record.out_by(rules).is_some_and(|out| now.since(out.since) < rules.fail_timeout);
     match (is_out, backend.backup) {
         (false, false) => Rank::In,
         (false, true) => Rank::InBackup,

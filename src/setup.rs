@@ -529,4 +529,14 @@ mod tests {
         series.next(&text(&["/"], &both(), ""));
         assert_eq!(choices(&series, 4), [0, 1, 0, 1], "round robin again");
     }
+
+    #[test]
+    fn a_server_that_is_out_is_in_where_failures_count_no_longer() {
+        let mut series = Series::new();
+        series.next(&text(&["/"], &both(), "fail_timeout = \"1h\""));
+        let (rules, members) = series.setups[0].pool(PoolId(0));
+        assert!(members.record(0).failed(rules, Moment::START));
+        series.next(&text(&["/"], &both(), "fail_timeout = \"1h\"\nmax_fails = 0"));
+        assert_eq!(choices(&series, 4), [0, 1, 0, 1]);
+    }
 }

@@ -503,10 +503,10 @@ fn nobody_is_turned_away_while_configurations_change() {
     };
     let mut proxy = start(&plain(&backend));
     let address = proxy.address();
-    let is_over = AtomicBool::new(false);
+    let (is_over, is_served) = (AtomicBool::new(false), AtomicBool::new(false));
     let served = thread::scope(|scope| {
         let serving = scope.spawn(|| {
-            while !is_over.load(Relaxed) {
+            while !is_served.load(Relaxed) {
                 if let Some(mut client) = backend.try_accept() {
                     client.agree();
                     client.expect_end();
@@ -529,7 +529,9 @@ fn nobody_is_turned_away_while_configurations_change() {
             thread::sleep(Duration::from_millis(5)); // the pace of the operator
         }
         is_over.store(true, Relaxed);
-        let served: usize = asking.join().expect("every client was served");
+        let served = asking.join();
+        is_served.store(true, Relaxed);
+        let served: usize = served.expect("every client was served");
         serving.join().expect("no panic");
         served
     });
