@@ -19,7 +19,6 @@ use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
@@ -516,6 +515,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
 mod tests {
     use super::*;
     use crate::plan::{Address, HashKey, OnRemoved, Rebalance, Share};
+    use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -720,6 +720,36 @@ mod tests {
         check(round_robin("a- bb"), ". .", "b b");
         check(round_robin("a-"), ".", "tried");
         check(round_robin("a- b"), "bF . >", "b tried");
+    }
+
+    #[test]
+    fn one_probe_is_enough_however_many_workers_send_one() {
+        let rules = pool(Balance::RoundRobin, "a b");
+        for _ in 0..200 {
+            let record = Record::new(0);
+            assert!(record.failed(&rules, Moment::START));
+            let now = Moment::START + rules.fail_timeout;
+            let barrier = std::sync::Barrier::new(3);
+            let probing = || {
+                barrier.wait();
+                usize::from(record.chosen(Rank::In, &rules, now))
+            };
+            let probes: usize = std::thread::scope(|scope| {
+                let others = [scope.spawn(probing), scope.spawn(probing)];
+                probing() + others.into_iter().map(|other| other.join().unwrap()).sum::<usize>()
+            });
+            assert_eq!(probes, 1);
+        }
+    }
+
+    #[test]
+    fn tunnels_are_spread_over_those_that_take_them() {
+        let bench = Bench::new(pool(Balance::RoundRobin, "a b- cb d<7"));
+        let standings = bench.members.standings(&bench.pool);
+        assert_eq!(standings.iter().map(|s| s.takes).collect::<Vec<_>>(), [true, false, false, true]);
+        assert_eq!(standings.iter().map(|s| s.room).collect::<Vec<_>>(), [u32::MAX, u32::MAX, u32::MAX, 7]);
+        assert!(bench.record('a').failed(&bench.pool, bench.now));
+        assert!(!bench.members.standings(&bench.pool)[0].takes);
     }
 
     #[test]

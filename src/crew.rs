@@ -281,6 +281,26 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_is_done_when_every_worker_has_done_its_part() {
+        let (reply, reloading) = std::sync::mpsc::sync_channel(1);
+        let done = Done::new(2, Reloaded::default(), reply);
+        done.count();
+        assert!(reloading.try_recv().is_err());
+        done.count();
+        assert!(reloading.try_recv().is_ok());
+    }
+
+    #[test]
+    fn where_there_are_many_a_larger_difference_is_put_up_with() {
+        let (_polls, crew, _receivers) = crew(2);
+        (0..320).for_each(|_| crew.stats(1).session_opened());
+        (0..332).for_each(|_| crew.stats(0).session_opened());
+        assert_eq!(crew.emptier_than(0), None);
+        crew.stats(0).session_opened();
+        assert_eq!(crew.emptier_than(0), Some(1));
+    }
+
+    #[test]
     fn a_client_goes_to_the_emptiest_where_the_difference_has_grown() {
         let (_polls, crew, _receivers) = crew(3);
         let open = |worker: usize, sessions: usize| {

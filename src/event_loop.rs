@@ -730,28 +730,87 @@ mod tests {
         assert!(event_loop.slots.is_empty() && event_loop.yielded.is_empty());
     }
 
-    /// A worker that hands a client on may hear of a stop later than the one that gets it, which has nobody to close it.
-    #[test]
-    fn who_is_handed_on_to_a_worker_that_has_stopped_is_dropped_and_not_counted() {
-        let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
-                    [upstream.u]\nservers = [\"127.0.0.1:1\"]\n";
+    /// Two workers, which have not had a turn yet.
+    fn two_workers(text: &str) -> (EventLoop, EventLoop, Arc<Crew>) {
         let plan = Config::from_toml(text).unwrap().check().unwrap();
         let (mut loops, crew) = EventLoop::crew(plan, 2).unwrap();
+        let second = loops.remove(1);
+        (loops.remove(0), second, crew)
+    }
+
+    /// A client that somebody has accepted and counted.
+    fn accepted(setup: &Arc<Setup>, crew: &Crew, worker: usize) -> crate::crew::Accepted {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
-        assert!(crew.reserve(1));
-        crew.stats(1).session_opened();
-        let accepted = crate::crew::Accepted {
-            stream: Stream::Tcp(TcpStream::from_std(stream)),
-            peer: None,
-            setup: Arc::clone(loops[0].setup()),
-            listener: 0,
-        };
+        assert!(crew.reserve(usize::MAX));
+        crew.stats(worker).session_opened();
+        let stream = Stream::Tcp(TcpStream::from_std(stream));
+        crate::crew::Accepted { stream, peer: None, setup: Arc::clone(setup), listener: 0 }
+    }
+
+    const TEXT: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\nupstream = \"u\"\n\
+                        [upstream.u]\nservers = [\"127.0.0.1:1\"]\n";
+
+    /// Asks the first of the workers to go on with this text.
+    fn reload(event_loop: &mut EventLoop, text: &str) {
+        let plan = Config::from_toml(text).unwrap().check().unwrap();
+        let (reply, reloading) = std::sync::mpsc::sync_channel(1);
+        event_loop.reload(crate::crew::Reload { plan, sink: None, reply });
+        // Another worker may have its part still to do.
+        assert!(!matches!(reloading.try_recv(), Ok(Err(_))));
+    }
+
+    #[test]
+    fn a_configuration_lives_as_long_as_a_session_has_it() {
+        let mut event_loop = event_loop(TEXT);
+        for round in 10..13 {
+            let (setup, crew) = (Arc::clone(event_loop.setup()), Arc::clone(&event_loop.crew));
+            event_loop.serve(accepted(&setup, &crew, 0));
+            event_loop.serve(accepted(&setup, &crew, 0));
+            reload(&mut event_loop, &format!("[limits]\nmax_headers = {round}\n{TEXT}"));
+        }
+        assert_eq!(event_loop.generations.len(), 4);
+        // One of the first one's two, and both of the second one's.
+        for (key, left) in [(0, 4), (2, 4), (3, 3), (1, 2)] {
+            event_loop.close(key, None);
+            event_loop.reap();
+            assert_eq!(event_loop.generations.len(), left, "{key} has ended");
+        }
+        // One that no session was opened with is gone at once.
+        reload(&mut event_loop, &format!("[limits]\nmax_headers = 50\n{TEXT}"));
+        assert_eq!(event_loop.generations.len(), 2);
+    }
+
+    /// Who was accepted by a worker that is a configuration ahead, or behind, is served by the one it was accepted
+    /// with.
+    #[test]
+    fn a_client_that_is_handed_on_keeps_its_configuration() {
+        let (mut first, mut second, crew) = two_workers(TEXT);
+        let before = Arc::clone(first.setup());
+        reload(&mut first, &format!("[limits]\nmax_headers = 9\n{TEXT}"));
+        let after = Arc::clone(first.setup());
+        for setup in [&after, &before] {
+            second.serve(accepted(setup, &crew, 1));
+        }
+        assert!(std::ptr::eq(second.setup_of(0), &*after) && std::ptr::eq(second.setup_of(1), &*before));
+        second.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(second.setup().plan.limits.max_headers, 9);
+        second.stop();
+        second.reap();
+        assert_eq!(second.generations.len(), 1);
+    }
+
+    /// A worker that hands a client on may hear of a stop later than the one that gets it, which has nobody to close
+    /// it.
+    #[test]
+    fn who_is_handed_on_to_a_worker_that_has_stopped_is_dropped_and_not_counted() {
+        let (first, mut second, crew) = two_workers(TEXT);
+        let accepted = accepted(first.setup(), &crew, 1);
         assert!(crew.tell(1, Command::Stop).is_ok());
         assert!(crew.tell(1, Command::Serve(Box::new(accepted))).is_ok());
-        loops[1].turn(Some(Duration::from_secs(10))).unwrap();
-        assert!(loops[1].is_over());
+        second.turn(Some(Duration::from_secs(10))).unwrap();
+        assert!(second.is_over());
         assert_eq!(crew.snapshot().open, 0);
         assert!(crew.reserve(1), "its place is free again");
     }

@@ -169,3 +169,46 @@ impl Drop for Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use std::time::Duration;
+
+    #[test]
+    fn options_that_a_reload_changes_hold_for_those_who_come_from_then_on() {
+        let address = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let key = ListenerKey { address, nth: 0 };
+        let tcp = |keepalive: Option<u64>, user_timeout: Option<u64>| Tcp {
+            keepalive: keepalive.map(Duration::from_secs),
+            user_timeout: user_timeout.map(Duration::from_secs),
+            backlog: 16,
+        };
+        let listener = Listener::open(&key, 0, &tcp(Some(60), Some(30)), Sharing::Alone).unwrap();
+        let options = || {
+            let Address::Tcp(address) = listener.address else { panic!("a TCP address") };
+            let client = std::net::TcpStream::connect(address).unwrap();
+            let stream = loop {
+                match listener.accept() {
+                    Ok((Stream::Tcp(stream), _)) => break stream,
+                    Ok((Stream::Unix(_), _)) => panic!("a TCP client"),
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            };
+            drop(client);
+            let socket = SockRef::from(&stream);
+            let keepalive =
+                socket.keepalive().unwrap().then(|| socket.tcp_keepalive_time().unwrap().as_secs());
+            let user_timeout = socket.tcp_user_timeout().unwrap().map(|timeout| timeout.as_secs());
+            (keepalive, user_timeout)
+        };
+        assert_eq!(options(), (Some(60), Some(30)));
+        for (keepalive, user_timeout) in
+            [(Some(10), Some(5)), (None, None), (Some(20), None), (None, Some(7))]
+        {
+            listener.adjust(&tcp(keepalive, user_timeout)).unwrap();
+            assert_eq!(options(), (keepalive, user_timeout));
+        }
+    }
+}

@@ -34,8 +34,8 @@ pub struct Standing {
 }
 
 /// What each server may keep when all of them together have `expected`: as much above its share by weight as is
-/// allowed, and never less than the share itself. One that takes nothing new keeps what it has. What a server has no room
-/// for belongs to the others' shares: a client that was closed for it would come back to where it was.
+/// allowed, and never less than the share itself. One that takes nothing new keeps what it has. What a server has no
+/// room for belongs to the others' shares: a client that was closed for it would come back to where it was.
 pub fn kept(standings: &[Standing], expected: u64, within: Share) -> Vec<u32> {
     let Some((rest, weights)) = beside_full(standings, expected) else {
         return vec![u32::MAX; standings.len()];

@@ -497,6 +497,24 @@ mod tests {
         assert!(is_on(&series));
     }
 
+    #[test]
+    fn a_server_that_goes_or_drains_is_no_reason_and_one_that_comes_back_is() {
+        let keys = "rebalance = { within = \"0%\" }";
+        let c = "\"127.0.0.1:4\"";
+        let drains = format!("{A}, {B}, {{ address = {c}, drain = true }}");
+        let all = format!("{A}, {B}, {c}");
+        for (gone, are_back) in [(drains, &all), (both(), &all)] {
+            let mut series = Series::new();
+            series.next(&text(&["/"], &all, keys));
+            // One has too many all the time, which is nobody's fault.
+            (0..10).for_each(|_| assert!(series.setups[0].members[0].record(0).open(0)));
+            series.next(&text(&["/"], &gone, keys));
+            assert!(!series.setups[1].members[0].episode.is_on());
+            series.next(&text(&["/"], are_back, keys));
+            assert!(series.setups[2].members[0].episode.is_on());
+        }
+    }
+
     /// Which of the last setup's servers are chosen, so many times.
     fn choices(series: &Series, count: usize) -> Vec<u16> {
         let setup = series.setups.last().unwrap();

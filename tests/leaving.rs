@@ -266,22 +266,32 @@ fn workers_close_no_more_together_than_one_would() {
 
 #[test]
 fn a_server_that_comes_back_gets_its_share_again() {
+    for workers in [1, 2] {
+        check_comeback(workers);
+    }
+}
+
+fn check_comeback(workers: usize) {
     let (a, dead) = (Backend::new(), dead_address());
     let keys = "fail_timeout = \"200ms\"\nrebalance = { within = \"0%\", rate = 1000 }";
-    let proxy = start(&config(&[&a.address(), &dead], keys, ""));
+    let proxy = start_workers(&config(&[&a.address(), &dead], keys, &format!("workers = {workers}")));
     let all = tunnels(&proxy, &a, 10);
     let b = Backend::on(&dead);
     // One of those that come now finds out that it is well.
-    let mut clients = Vec::new();
-    let mut servers = Vec::new();
-    while servers.is_empty() {
+    let (mut clients, mut of_a, mut of_b) = (Vec::new(), Vec::new(), Vec::new());
+    while of_b.is_empty() {
         clients.push(proxy.client());
-        let accepted = accept(&[&a, &b], 1);
-        servers.extend(accepted.into_iter().nth(1).expect("there are two"));
+        let mut accepted = accept(&[&a, &b], 1);
+        of_b.append(&mut accepted[1]);
+        of_a.append(&mut accepted[0]);
     }
-    let line = proxy.closed_line();
-    assert!(line.contains(&format!(" server={} ", a.address())), "{line}");
-    assert!(line.ends_with(" outcome=rebalance ended_by=adit"), "{line}");
+    // Of all that there are it is to have half.
+    let on_a = all.len() + of_a.len();
+    for _ in 0..on_a - (on_a + 1).div_ceil(2) {
+        let line = proxy.closed_line();
+        assert!(line.contains(&format!(" server={} ", a.address())), "{line}");
+        assert!(line.ends_with(" outcome=rebalance ended_by=adit"), "{line}");
+    }
     drop(all);
 }
 
@@ -301,4 +311,54 @@ fn a_lifetime_that_waits_for_its_slot_ends_when_the_pace_is_taken_away() {
     proxy.reload(&of(0));
     proxy.await_empty();
     drop(all);
+}
+
+/// The slot of a tunnel that has ended by itself is another's by now, which need not go.
+#[test]
+fn the_next_tunnel_of_a_slot_does_not_inherit_its_end() {
+    let (drained, other) = (Backend::new(), Backend::new());
+    let text = |drain: bool| {
+        let more = "[timeouts]\ndrain = \"off\"\n[drain]\nrate = 5";
+        let servers =
+            format!("{{ address = \"{}\", drain = {drain} }}, \"{}\"", drained.address(), other.address());
+        config(&["x"], "", more).replace("\"x\"", &servers)
+    };
+    let mut proxy = start(&text(false));
+    let clients: Vec<Client> = (0..8).map(|_| proxy.client()).collect();
+    let mut servers = accept(&[&drained, &other], 8);
+    proxy.reload(&text(true));
+    // The first goes by itself, perhaps the second by its turn, and their slots are taken.
+    let leaver = servers[0].pop().expect("it has four");
+    leaver.reset();
+    while !proxy.closed_line().contains(" outcome=reset ") {}
+    let mut late: Vec<(Client, Client)> = tunnels(&proxy, &other, 4);
+    while proxy.handle.stats().open > 8 {
+        let line = proxy.closed_line();
+        assert!(line.contains(&format!(" server={} ", drained.address())), "{line}");
+    }
+    late.iter_mut().for_each(echoes);
+    drop(clients);
+}
+
+/// Clients that come back to the server that they were closed at are not closed for ever.
+#[test]
+fn a_server_that_takes_nobody_costs_no_more_than_twice_the_surplus() {
+    let (a, dead) = (Backend::new(), dead_address());
+    let keys = "max_fails = 0\nrebalance = { within = \"0%\", rate = 1000 }";
+    let mut proxy = start(&config(&[&a.address()], keys, ""));
+    let mut all = tunnels(&proxy, &a, 6);
+    proxy.reload(&config(&[&a.address(), &dead], keys, ""));
+    for _ in 0..6 {
+        let line = proxy.closed_line();
+        assert!(line.ends_with(" outcome=rebalance ended_by=adit"), "{line}");
+        all.extend(tunnels(&proxy, &a, 1));
+    }
+    proxy.await_stats(|stats| stats.open == 6);
+    // Whoever is left has more messages to pass than a thousand a second would let it.
+    let mut left: Vec<_> =
+        all.into_iter().filter_map(|(mut end, server)| end.is_silent().then_some((end, server))).collect();
+    assert_eq!(left.len(), 6);
+    for _ in 0..20 {
+        left.iter_mut().for_each(echoes);
+    }
 }

@@ -125,6 +125,41 @@ fn who_waits_at_a_listener_that_is_closed_is_served() {
         echoes(client, &mut backend.accept());
     }
     echoes(&mut client, &mut server);
+    // They were counted like all others, and the limit holds again when they have gone.
+    drop((client, server, waiting));
+    proxy.await_empty();
+    let tunnel = open_tunnel(&proxy, &backend);
+    let mut waits = proxy.client();
+    waits.ask("/");
+    assert!(!backend.has_client());
+    drop(tunnel);
+    backend.accept().agree();
+    waits.head();
+}
+
+/// The order of listeners in the file means nothing, before a reload and after.
+#[test]
+fn listeners_may_change_places() {
+    let (a, b) = (Backend::new(), Backend::new());
+    let listener = |ip: &str, upstream: &str| {
+        format!("[[listener]]\nlisten = \"{ip}:0\"\nprotocol = \"tcp\"\nupstream = \"{upstream}\"\n")
+    };
+    let upstreams = format!(
+        "[upstream.a]\nservers = [\"{}\"]\n[upstream.b]\nservers = [\"{}\"]\n",
+        a.address(),
+        b.address()
+    );
+    let of_a = listener("127.0.0.1", "a");
+    let of_b = listener("127.0.0.2", "b");
+    let mut proxy = start(&format!("{of_a}{of_b}{upstreams}"));
+    let [at_a, at_b] = [0, 1].map(|index| proxy.address_of(index));
+    proxy.reload(&format!("{of_b}{of_a}{upstreams}"));
+    assert_eq!([proxy.address_of(1), proxy.address_of(0)], [at_a, at_b]);
+    for (address, backend) in [(at_a, &a), (at_b, &b)] {
+        echoes(&mut Client::connect(address), &mut backend.accept());
+        assert!(proxy.log_line().contains(&format!(" listener={address} ")));
+        proxy.closed_line();
+    }
 }
 
 #[test]
@@ -363,15 +398,13 @@ fn a_deadline_stays_though_reloads_follow_each_other() {
             client.expect_end();
             is_closed.store(true, Relaxed);
         });
-        for max in 10..500 {
+        let mut rounds = 10..500;
+        while let Some(max) = rounds.next().filter(|_| !is_closed.load(Relaxed)) {
             proxy.reload(&route(max));
-            if is_closed.load(Relaxed) {
-                break;
-            }
             thread::sleep(Duration::from_millis(10)); // a file is not written more often
         }
+        assert!(!rounds.is_empty(), "it was closed while reloads went on");
     });
-    assert!(is_closed.load(Relaxed));
     server.expect_end();
 }
 
@@ -618,10 +651,35 @@ fn logs_are_exchanged_too() {
         session(&process);
     }
     assert!(read().lines().all(|line| line.starts_with("{\"time\":")), "{}", read());
+    process.said();
     rewrite(&process, &format!("[log]\naccess = \"/nowhere/access.log\"\n{}", plain(&backend)));
     process.signal("HUP");
-    let line = process.stderr_line("reload refused");
-    assert!(line.contains("the access log /nowhere/access.log: "), "{line}");
+    let lines = process.stderr_lines("reload refused");
+    assert_eq!(lines.len(), 1, "warnings and errors only: {lines:?}");
+    assert!(lines[0].contains("the access log /nowhere/access.log: "), "{lines:?}");
+    // It is the new file that is opened again.
+    fs::rename(&file, process.file("access.log.1")).expect("renamed");
+    process.signal("USR1");
+    while !file.exists() {
+        assert!(std::time::Instant::now() < until, "the file was not opened again");
+        thread::yield_now();
+    }
+    // And back.
+    rewrite(&process, &plain(&backend));
+    process.signal("HUP");
+    process.stderr_line("reloaded ");
+    session(&process);
+    process.stderr_line("event=close");
+}
+
+#[test]
+fn another_number_of_workers_is_for_the_next_start() {
+    let backend = Backend::new();
+    let process = Process::start(&plain(&backend));
+    rewrite(&process, &format!("workers = 2\n{}", plain(&backend)));
+    process.signal("HUP");
+    process.stderr_line("workers: another number takes effect at the next start");
+    process.stderr_line("reloaded ");
 }
 
 /// What an operator would try first: a thousand tunnels, and reload upon reload. Each has other routes and servers than

@@ -66,7 +66,7 @@ impl EventLoop {
 
     /// Serves a client, or lets a worker do it that has fewer of them.
     fn place(&mut self, accepted: Accepted) {
-        let mate = self.crew.emptier_than(self.worker).filter(|_| self.phase == Phase::Serving);
+        let mate = self.crew.emptier_than(self.worker);
         // Counted at once, so that a crowd is not all sent to a worker that has yet to hear of the first of them.
         self.crew.stats(mate.unwrap_or(self.worker)).session_opened();
         let Some(mate) = mate else { return self.serve(accepted) };

@@ -118,6 +118,16 @@ impl Process {
         }
     }
 
+    /// All lines on its stderr up to the next with these words in it.
+    pub fn stderr_lines(&self, words: &str) -> Vec<String> {
+        let stderr = self.stderr.as_ref().expect("stderr is read");
+        let mut lines: Vec<String> = Vec::new();
+        while lines.last().is_none_or(|line| !line.contains(words)) {
+            lines.push(stderr.recv_timeout(WAIT).unwrap_or_else(|_| panic!("no line with {words:?}")));
+        }
+        lines
+    }
+
     /// What it has said on stderr by now and nobody has asked for.
     pub fn said(&self) -> Vec<String> {
         self.stderr.iter().flat_map(Receiver::try_iter).collect()
