@@ -79,8 +79,10 @@ impl Verdict {
 const SETTLED_SECONDS: u64 = 10;
 /// A run that is longer than this has a beginning and an end to compare.
 const JUDGED_SECONDS: u64 = 20;
-/// What may come on top without being growth: an allocator's pages, a table that has doubled.
-const ALLOWED_BYTES: u64 = 8 << 20;
+/// What may come on top without being growth: an allocator's pages, a table that has doubled. A short run has hardly
+/// more than its beginning.
+const ALLOWED_BYTES: u64 = 1 << 20;
+const ALLOWED_BYTES_SHORT: u64 = 8 << 20;
 
 /// What resident memory did, a sample a second.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,8 +106,8 @@ pub fn judge_memory(samples: &[u64]) -> Memory {
     };
     let early = median(&samples[settled..(settled + part).min(samples.len())]);
     let late = median(&samples[samples.len().saturating_sub(part)..]);
-    let share = if is_judged { early / 5 } else { early };
-    Memory { early, late, has_grown: late > early + share && late > early + ALLOWED_BYTES }
+    let (share, bytes) = if is_judged { (early / 5, ALLOWED_BYTES) } else { (early, ALLOWED_BYTES_SHORT) };
+    Memory { early, late, has_grown: late > early + share.max(bytes) }
 }
 
 #[cfg(test)]
@@ -145,7 +147,9 @@ mod tests {
         check("a MiB a second", 60, |second| 50 + second, true);
         check("the same, from much", 60, |second| 1000 + second, false);
         check("20 % of much", 3600, |second| 1000 + second / 10, true);
-        check("doubled, but little", 60, |second| if second < 30 { 5 } else { 10 }, false);
+        check("some pages more", 60, |second| if second < 30 { 4 } else { 5 }, false);
+        check("what each reload leaves", 60, |second| 5 + second / 12, true);
+        check("doubled, but little and short", 15, |second| if second < 8 { 5 } else { 10 }, false);
         check("peaks", 60, |second| if second % 3 == 0 { 500 } else { 50 }, false);
         check("one peak at the end", 60, |second| if second > 56 { 500 } else { 50 }, false);
         check("falling", 60, |second| 100 - second, false);
