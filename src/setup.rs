@@ -32,6 +32,8 @@ pub struct Setup {
     /// By listener, then by route.
     routes: Vec<Vec<Arc<Mark>>>,
     unwanted: Unwanted,
+    /// Counts it among those in use.
+    _in_use: Arc<()>,
 }
 
 /// What tells a route from all others that there were.
@@ -110,6 +112,7 @@ pub struct Registry {
     servers: HashMap<ServerKey, Server>,
     episodes: HashMap<String, Weak<Episode>>,
     next_id: u32,
+    in_use: Arc<()>,
 }
 
 /// Whether the present plan has something.
@@ -173,7 +176,13 @@ impl Registry {
         let members: Vec<Members> = plan.pools.iter().map(|pool| self.members_of(pool, now)).collect();
         let unwanted = self.judge(&plan, &keys);
         let listener_names = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
-        Setup { plan, keys, listener_names, members, routes, unwanted }
+        let _in_use = Arc::clone(&self.in_use);
+        Setup { plan, keys, listener_names, members, routes, unwanted, _in_use }
+    }
+
+    /// Setups that somebody has.
+    pub fn in_use(&self) -> usize {
+        Arc::strong_count(&self.in_use) - 1
     }
 
     fn id(&mut self) -> u32 {
@@ -363,6 +372,7 @@ mod tests {
         }
         let Registry { routes, servers, episodes, .. } = &series.registry;
         // Those of the last plan, and none of those before it.
+        assert_eq!(series.registry.in_use(), 1);
         assert_eq!((routes.len(), servers.len(), episodes.len()), (1, 1, 1));
     }
 

@@ -347,9 +347,9 @@ fn handshakes_that_lie_are_refused_each_and_every_one() {
     target.expect_unharmed();
 }
 
-/// A read ends short of urgent data (tcp(7)), with more behind it and no further edge to come: a short read does not say
-/// that a socket is empty then. The urgent byte itself is none of the stream's, and is dropped. The test turns the proxy
-/// itself, so that all three parts are there before the first is read.
+/// A read ends short of urgent data (tcp(7)), with more behind it and no further edge to come: a short read does not
+/// say that a socket is empty then. The urgent byte itself is none of the stream's, and is dropped. The test turns the
+/// proxy itself, so that all three parts are there before the first is read.
 #[test]
 fn urgent_data_in_a_tunnel_loses_no_other_byte_and_stops_nothing() {
     let backend = Backend::new();

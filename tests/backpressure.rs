@@ -35,8 +35,8 @@ fn check_texts(client: Socket, server: Socket, bytes: u64) {
     println!("took {:?}", begun.elapsed());
 }
 
-/// How much is sent through one tunnel: ADIT_TEST_BULK_MIB, or a GiB. That takes about 2 s on two idle cores, in a debug
-/// build as well.
+/// How much is sent through one tunnel: ADIT_TEST_BULK_MIB, or a GiB. That takes about 2 s on two idle cores, in a
+/// debug build as well.
 fn bulk_bytes() -> u64 {
     let mib = std::env::var("ADIT_TEST_BULK_MIB").map_or(1024, |mib| mib.parse().expect("a number of MiB"));
     mib << 20

@@ -1,4 +1,5 @@
-//! How many at once: clients beyond the limit wait or are turned away, and a crowd of idle tunnels costs what it should.
+//! How many at once: clients beyond the limit wait or are turned away, and a crowd of idle tunnels costs what it
+//! should.
 
 mod common;
 
@@ -83,8 +84,8 @@ const RESERVE: usize = 100;
 /// One in so many speaks.
 const SPEAKERS: usize = 100;
 
-/// What an idle tunnel may cost in resident memory, in bytes: its slot, the text of its request and its timer, about 300
-/// in all and 50 more in a debug build; and what openings leave behind that come many at a time. A second box or an
+/// What an idle tunnel may cost in resident memory, in bytes: its slot, the text of its request and its timer, about
+/// 300 in all and 50 more in a debug build; and what openings leave behind that come many at a time. A second box or an
 /// address kept for each is more.
 const TUNNEL_BYTES_MAX: u64 = 512;
 

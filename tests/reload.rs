@@ -137,6 +137,35 @@ fn who_waits_at_a_listener_that_is_closed_is_served() {
     waits.head();
 }
 
+/// Whether the kernel has a keepalive timer for the connection of this client's, at the proxy's end (proc(5): the timer
+/// is the sixth field of /proc/net/tcp, 02 for this one).
+fn is_kept_alive(proxy: SocketAddr, client: SocketAddr) -> bool {
+    let hex = |address: SocketAddr| {
+        let SocketAddr::V4(address) = address else { panic!("IPv4") };
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+    };
+    let (near, far) = (hex(proxy), hex(client));
+    let table = fs::read_to_string("/proc/self/net/tcp").expect("Linux");
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|fields| fields[1] == near && fields[2] == far).expect("it is connected");
+    row[5].starts_with("02:")
+}
+
+#[test]
+fn socket_options_are_exchanged_for_clients_that_come_from_then_on() {
+    let backend = Backend::new();
+    let with = |keepalive: &str| {
+        config(&[&backend.address()], "protocol = \"tcp\"", &format!("[tcp]\nkeepalive = \"{keepalive}\""))
+    };
+    let mut proxy = start(&with("off"));
+    for (keepalive, is_on) in [("off", false), ("1h", true), ("off", false)] {
+        proxy.reload(&with(keepalive));
+        let mut client = proxy.client();
+        echoes(&mut client, &mut backend.accept());
+        assert_eq!(is_kept_alive(proxy.address(), client.local_addr()), is_on, "{keepalive}");
+    }
+}
+
 /// The order of listeners in the file means nothing, before a reload and after.
 #[test]
 fn listeners_may_change_places() {

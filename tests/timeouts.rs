@@ -1,5 +1,5 @@
-//! Each timeout ends what it is for, says so in the log, and lets alone what it is not for. Where something must live on,
-//! it outlives a neighbour that the same timeout ends; nothing here is measured with a clock of the test's.
+//! Each timeout ends what it is for, says so in the log, and lets alone what it is not for. Where something must live
+//! on, it outlives a neighbour that the same timeout ends; nothing here is measured with a clock of the test's.
 
 mod common;
 

@@ -77,15 +77,26 @@ impl EventLoop {
         }
     }
 
-    /// Takes in whoever waits at a listener that is about to be closed, so that nobody is reset who had been let in.
+    /// Takes in whoever waits at a listener that is about to be closed, so that nobody is reset who had been let in: no
+    /// more than fit into its backlog, but those beyond `max_connections` too.
     pub(super) fn accept_all(&mut self, index: usize) {
         let Some(listener) = self.listeners[index].take() else { return };
-        for _ in 0..self.setup().plan.tcp.backlog {
-            let Ok((stream, peer)) = listener.accept() else { return };
-            self.crew.count();
-            self.tools.stats.session_opened();
-            let setup = Arc::clone(self.setup());
-            self.serve(Accepted { stream, peer, setup, listener: listener.place });
+        // The kernel has room for one more than it was told.
+        for _ in 0..=self.setup().plan.tcp.backlog {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    self.crew.count();
+                    self.tools.stats.session_opened();
+                    let setup = Arc::clone(self.setup());
+                    self.serve(Accepted { stream, peer, setup, listener: listener.place });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if sys::is_exhaustion(&error) => {
+                    let name = &listener.address;
+                    return log::error!("clients that wait at {name} are lost as it is closed: {error}");
+                }
+                Err(_) => {} // about that client alone
+            }
         }
     }
 

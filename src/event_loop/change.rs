@@ -150,8 +150,9 @@ impl EventLoop {
         if self.phase != Phase::Serving {
             return Err(ReloadError::Stopping);
         }
-        if self.generations.len() >= GENERATIONS_MAX {
-            return Err(ReloadError::TooManyInUse(self.generations.len()));
+        let in_use = self.crew.registry().in_use();
+        if in_use >= GENERATIONS_MAX {
+            return Err(ReloadError::TooManyInUse(in_use));
         }
         let opened = open(plan, &self.listeners, self.crew.size()).map_err(ReloadError::Start)?;
         let is_new = opened.fresh[0].is_empty() && self.setup().is_as(&opened.plan, &opened.keys);
