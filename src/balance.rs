@@ -725,7 +725,7 @@ mod tests {
     #[test]
     fn one_probe_is_enough_however_many_workers_send_one() {
         let rules = pool(Balance::RoundRobin, "a b");
-        for _ in 0..200 {
+        for _ in 0..2000 {
             let record = Record::new(0);
             assert!(record.failed(&rules, Moment::START));
             let now = Moment::START + rules.fail_timeout;
