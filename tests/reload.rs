@@ -600,6 +600,29 @@ fn nobody_is_turned_away_while_configurations_change() {
     assert!(served > 20, "{served} clients came");
 }
 
+// Addresses.
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    dead_address().rsplit_once(':').expect("a port").1.parse().expect("a number")
+}
+
+fn listening(address: &str, keys: &str) -> String {
+    format!("[[listener]]\nlisten = \"{address}\"\nupstream = \"u\"\n{keys}\n")
+}
+
+#[test]
+fn a_listener_that_drains_is_in_no_other_ones_way() {
+    let backend = Backend::new();
+    let port = free_port();
+    let upstream = format!("[upstream.u]\nservers = [\"{}\"]\n", backend.address());
+    let wide = |keys: &str| listening(&format!("0.0.0.0:{port}"), keys);
+    let narrow = listening(&format!("127.0.0.1:{port}"), "");
+    let mut proxy = start(&format!("{}{upstream}", wide("")));
+    proxy.reload(&format!("{}{narrow}{upstream}", wide("drain = true")));
+    open_tunnel(&proxy, &backend);
+}
+
 // The command.
 
 /// The configuration of a process, written as editors do: all at once.

@@ -48,7 +48,10 @@ pub(super) fn open(
             continue;
         }
         let failed = |error| StartError::Listen { address: key.address.to_string(), error };
-        let is_leaving = |listener: &&Listener| !keys.contains(&listener.key);
+        let is_leaving = |listener: &&Listener| {
+            let place = keys.iter().position(|key| *key == listener.key);
+            place.is_none_or(|place| plan.listeners[place].drain)
+        };
         let leaving = existing.iter().flatten().filter(is_leaving);
         let place_id = place as u16; // a plan has no more
         let opened = open_among(key, place_id, &plan, leaving, workers).map_err(failed)?;
