@@ -395,7 +395,8 @@ fn least_loaded(rules: &Pool, records: &[Arc<Record>], candidates: &mut Vec<usiz
             least = index;
         }
     }
-    candidates.retain(|&index| !is_less_loaded(rules, records, least, index));
+    // Other workers may change loads between two looks at them; it must stay whatever it is compared with itself.
+    candidates.retain(|&index| index == least || !is_less_loaded(rules, records, least, index));
     in_turn(rules, records, candidates)
 }
 
@@ -515,6 +516,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
 mod tests {
     use super::*;
     use crate::plan::{Address, HashKey, OnRemoved, Rebalance, Share};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -995,5 +997,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Loads change between two looks at them: a server may then have fewer sessions than itself.
+    #[test]
+    fn other_workers_may_open_and_close_while_one_chooses() {
+        let mut bench = Bench::new(pool(Balance::LeastConn, "a b c"));
+        let records = bench.members.records().to_vec();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    records.iter().for_each(|record| assert!(record.open(0)));
+                    records.iter().for_each(|record| record.close());
+                }
+            });
+            let mut choose = || (0..200_000).all(|_| bench.choose(None, &Tried::default()).is_ok());
+            // The other thread is to end whatever happens.
+            let found = catch_unwind(AssertUnwindSafe(&mut choose));
+            is_over.store(true, Relaxed);
+            assert!(found.expect("no panic"));
+        });
     }
 }

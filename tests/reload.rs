@@ -145,10 +145,17 @@ fn is_kept_alive(proxy: SocketAddr, client: SocketAddr) -> bool {
         format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
     };
     let (near, far) = (hex(proxy), hex(client));
-    let table = fs::read_to_string("/proc/self/net/tcp").expect("Linux");
-    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = rows.find(|fields| fields[1] == near && fields[2] == far).expect("it is connected");
-    row[5].starts_with("02:")
+    let until = std::time::Instant::now() + WAIT;
+    loop {
+        let table = fs::read_to_string("/proc/self/net/tcp").expect("Linux");
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|fields| fields[1] == near && fields[2] == far).expect("it is connected");
+        // While bytes are not acknowledged the timer is another one.
+        if !row[5].starts_with("01:") {
+            return row[5].starts_with("02:");
+        }
+        assert!(std::time::Instant::now() < until, "bytes are never acknowledged");
+    }
 }
 
 #[test]
