@@ -39,6 +39,8 @@ pub enum Command {
     Reload(Box<Reload>),
     /// Go on with this configuration.
     Adopt(Box<Adoption>),
+    /// All workers have done their part of a reload.
+    Exchanged,
     /// Serve a client that another worker has accepted.
     Serve(Box<Accepted>),
     /// See whether tunnels are to be spread anew.
@@ -92,11 +94,18 @@ impl Done {
         Arc::new(Done { left: AtomicUsize::new(workers), reloaded, reply })
     }
 
-    /// One of them has done it.
-    pub fn count(&self) {
-        if self.left.fetch_sub(1, SeqCst) == 1 {
+    /// One of them has done it. Says whether it was the last.
+    pub fn count(&self) -> bool {
+        let is_last = self.left.fetch_sub(1, SeqCst) == 1;
+        if is_last {
             let _ = self.reply.try_send(Ok(self.reloaded.clone())); // there is room for one; or nobody waits
         }
+        is_last
+    }
+
+    /// Whether all of them have.
+    pub fn is_done(&self) -> bool {
+        self.left.load(SeqCst) == 0
     }
 }
 
@@ -284,9 +293,9 @@ mod tests {
     fn a_reload_is_done_when_every_worker_has_done_its_part() {
         let (reply, reloading) = std::sync::mpsc::sync_channel(1);
         let done = Done::new(2, Reloaded::default(), reply);
-        done.count();
+        assert!(!done.count() && !done.is_done());
         assert!(reloading.try_recv().is_err());
-        done.count();
+        assert!(done.count() && done.is_done());
         assert!(reloading.try_recv().is_ok());
     }
 

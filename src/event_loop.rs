@@ -29,7 +29,7 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use crate::crew::{Command, Crew};
+use crate::crew::{Command, Crew, Done, Reload};
 use crate::drain::Departures;
 use crate::error::{Outcome, Side, StartError};
 use crate::listener::Listener;
@@ -133,6 +133,10 @@ pub struct EventLoop {
     undialed: VecDeque<Undialed>,
     /// Whether the pause has been logged: once for each time we run out.
     exhaustion_is_logged: bool,
+    /// The last exchange of the configuration, and those that wait until all workers are done with it. (The first
+    /// worker's.)
+    exchanging: Option<Arc<Done>>,
+    reloads: VecDeque<Reload>,
     /// Tunnels that have to go.
     departures: Departures,
     /// Pools whose tunnels are being spread anew.
@@ -277,6 +281,8 @@ impl EventLoop {
             paused_until: None,
             undialed: VecDeque::new(),
             exhaustion_is_logged: false,
+            exchanging: None,
+            reloads: VecDeque::new(),
             departures,
             spreadings: Vec::new(),
             phase: Phase::Serving,
@@ -655,6 +661,7 @@ impl EventLoop {
                 Command::Stop => self.stop(),
                 Command::Reload(reload) => self.reload(*reload),
                 Command::Adopt(adoption) => self.adopt(*adoption),
+                Command::Exchanged => self.exchanged(),
                 Command::Serve(accepted) => self.serve(*accepted),
                 Command::Spread => self.begin_to_spread(),
             }

@@ -54,7 +54,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crew", &["crate::setup", "crate::stats", "mio::Waker"]),
     // The loop: the poll, the slab and the clock.
     ("event_loop", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
-    ("event_loop", &["crate::balance", "crate::drain", "crate::identity", "crate::setup", "crate::timer"]),
+    ("event_loop", &["crate::balance", "crate::drain", "crate::identity", "crate::rebalance"]),
+    ("event_loop", &["crate::setup", "crate::timer"]),
     ("event_loop", &["crate::crew", "crate::event_loop", "crate::listener"]),
     ("event_loop", &["mio", "slab", "log", "fastrand::Rng", "std::os::fd"]),
     ("event_loop", &["crate::moment", "Instant::now", "Instant::elapsed", "SystemTime::now"]),

@@ -198,6 +198,25 @@ fn a_reload_is_for_all_of_them_or_for_none() {
     assert_eq!(closed, 50);
 }
 
+/// The next reload waits until the last worker has closed what the one before it took away.
+#[test]
+fn a_listener_may_go_and_come_back_in_reloads_that_are_not_waited_for() {
+    let backend = Backend::new();
+    let address = common::dead_address();
+    let more = format!("[[listener]]\nlisten = \"{address}\"\nprotocol = \"tcp\"\nupstream = \"u\"\n");
+    let text = |more: &str| plan(&config(&[&backend.address()], "", more));
+    let proxy = start_workers(&config(&[&backend.address()], "", &more));
+    for _ in 0..20 {
+        let without = proxy.handle.reload(text(""));
+        let with = proxy.handle.reload(text(&more));
+        for reloading in [without, with] {
+            reloading.recv_timeout(WAIT).expect("an answer").unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+    let mut client = Client::connect(address.parse().expect("an address"));
+    echoes(&mut client, &mut backend.accept());
+}
+
 #[test]
 fn they_drain_and_stop_together() {
     let backend = Backend::new();

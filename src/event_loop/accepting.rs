@@ -171,17 +171,21 @@ impl EventLoop {
 
     /// The number of a configuration, which has one more session by this.
     fn use_generation(&mut self, setup: &Arc<Setup>) -> u16 {
-        let present = usize::from(self.present);
+        let number = self.number(setup);
+        self.generations[usize::from(number)].sessions += 1;
+        number
+    }
+
+    /// The number of a configuration.
+    pub(super) fn number(&mut self, setup: &Arc<Setup>) -> u16 {
         let is_it = |generation: &Generation| Arc::ptr_eq(&generation.setup, setup);
-        let known = if is_it(&self.generations[present]) {
-            Some(present)
-        } else {
-            // From a worker that is a configuration ahead of this one, or behind.
-            self.generations.iter().find(|(_, generation)| is_it(generation)).map(|(index, _)| index)
-        };
+        if is_it(&self.generations[usize::from(self.present)]) {
+            return self.present;
+        }
+        // From a worker that is a configuration ahead of this one, or behind.
+        let known = self.generations.iter().find(|(_, generation)| is_it(generation)).map(|(index, _)| index);
         let index = known
             .unwrap_or_else(|| self.generations.insert(Generation { setup: Arc::clone(setup), sessions: 0 }));
-        self.generations[index].sessions += 1;
-        index as u16
+        index as u16 // there are no more in use
     }
 }

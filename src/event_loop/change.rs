@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use mio::{Interest, Token};
 
-use super::{EventLoop, GENERATIONS_MAX, Generation, LISTENERS, Phase, forget_unused};
+use super::{EventLoop, GENERATIONS_MAX, LISTENERS, Phase, forget_unused};
 use crate::crew::{Adoption, Command, Done, Reload, Reloaded};
 use crate::error::{ReloadError, StartError};
 use crate::identity::{self, ListenerKey};
@@ -118,8 +118,12 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Exchanges the configuration of all workers, or of none.
+    /// Exchanges the configuration of all workers, or of none. While another worker has yet to do its part of the last
+    /// exchange, whose listeners it may still have, the next one waits.
     pub(super) fn reload(&mut self, reload: Reload) {
+        if self.is_exchanging() {
+            return self.reloads.push_back(reload);
+        }
         let Reload { plan, sink, reply } = reload;
         match self.prepare(plan) {
             Err(error) => drop(reply.try_send(Err(error))), // there is room for one; or nobody waits
@@ -133,6 +137,7 @@ impl EventLoop {
                     }
                 };
                 let done = Done::new(self.crew.size(), reloaded, reply);
+                self.exchanging = Some(Arc::clone(&done));
                 for (worker, listeners) in fresh.into_iter().enumerate().rev() {
                     let (setup, sink, done) = (Arc::clone(&setup), sink.clone(), Arc::clone(&done));
                     let adoption = Adoption { setup, listeners, sink, done };
@@ -145,6 +150,18 @@ impl EventLoop {
                     }
                 }
             }
+        }
+    }
+
+    fn is_exchanging(&self) -> bool {
+        self.exchanging.as_ref().is_some_and(|done| !done.is_done())
+    }
+
+    /// All workers have done their part: what waits may begin.
+    pub(super) fn exchanged(&mut self) {
+        while !self.is_exchanging() {
+            let Some(reload) = self.reloads.pop_front() else { return };
+            self.reload(reload);
         }
     }
 
@@ -194,7 +211,9 @@ impl EventLoop {
         if self.phase == Phase::Serving && !Arc::ptr_eq(&setup, self.setup()) {
             self.exchange(setup, listeners);
         }
-        done.count();
+        if done.count() && self.worker != 0 {
+            let _ = self.crew.tell(0, Command::Exchanged); // where it is no more nothing waits
+        }
     }
 
     fn exchange(&mut self, setup: Arc<Setup>, fresh: Vec<Listener>) {
@@ -228,7 +247,7 @@ impl EventLoop {
         }
         self.tools.journal.set_format(setup.plan.log.format);
         let before = self.present;
-        self.present = self.generations.insert(Generation { setup, sessions: 0 }) as u16; // there was a number left
+        self.present = self.number(&setup);
         forget_unused(&mut self.generations, before, self.present);
         self.review();
         self.begin_to_spread();

@@ -15,6 +15,7 @@ use crate::drain::{Queue, Standing, Why, jitter};
 use crate::error::Outcome;
 use crate::moment::Moment;
 use crate::plan::{Drain, Order, PoolId};
+use crate::rebalance::Episode;
 use crate::setup::Fate;
 
 /// Tunnels closed in one turn at most, so that many that are due together do not hold up the others.
@@ -25,6 +26,8 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// A pool whose tunnels are being spread anew.
 pub(super) struct Spreading {
+    /// What it is known by from one configuration to the next.
+    episode: Arc<Episode>,
     pool: PoolId,
     /// This worker's tunnels to each server that had too many, the quietest first.
     queues: HashMap<u32, Queue>,
@@ -203,12 +206,19 @@ impl EventLoop {
             return;
         }
         let setup = Arc::clone(self.setup());
-        self.spreadings.clear();
+        let mut before = std::mem::take(&mut self.spreadings);
         for (index, (pool, members)) in setup.plan.pools.iter().zip(&setup.members).enumerate() {
-            if pool.rebalance.is_some() && members.episode.is_on() {
-                let (pool, wake_at) = (PoolId(index as u16), self.clock.now); // a plan has no more
-                self.spreadings.push(Spreading { pool, queues: HashMap::new(), slot: None, wake_at });
+            let episode = &members.episode;
+            if pool.rebalance.is_none() || !episode.is_on() {
+                continue;
             }
+            let (pool, wake_at) = (PoolId(index as u16), self.clock.now); // a plan has no more
+            let known = before.iter().position(|spreading| Arc::ptr_eq(&spreading.episode, episode));
+            // One that is under way goes on in the slot that it has claimed.
+            let (queues, slot) = known
+                .map(|at| before.swap_remove(at))
+                .map_or_else(Default::default, |spreading| (spreading.queues, spreading.slot));
+            self.spreadings.push(Spreading { episode: Arc::clone(episode), pool, queues, slot, wake_at });
         }
     }
 
