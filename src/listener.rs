@@ -211,4 +211,17 @@ mod tests {
             assert_eq!(options(), (keepalive, user_timeout));
         }
     }
+
+    #[test]
+    fn a_unix_sockets_file_goes_with_the_one_that_made_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let key = ListenerKey { address: Address::Unix(path.clone()), nth: 0 };
+        let tcp = Tcp { keepalive: None, user_timeout: None, backlog: 16 };
+        let listener = Listener::open(&key, 0, &tcp, Sharing::Alone).unwrap();
+        drop(listener.open_beside(&tcp).unwrap());
+        assert!(path.exists());
+        drop(listener);
+        assert!(!path.exists());
+    }
 }

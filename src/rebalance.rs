@@ -238,6 +238,23 @@ mod tests {
         assert!(episode.look(&standings("6 0"), &rules, over + MS).is_none());
     }
 
+    #[test]
+    fn an_episode_that_begins_anew_does_not_forget_who_is_on_the_way() {
+        let rules = Rebalance { within: Share(0.0), rate: 50 };
+        let (episode, now) = (Episode::default(), Moment::START);
+        assert!(episode.begin(&standings("10 0"), &rules, now));
+        assert!(episode.begin(&standings("6 0"), &rules, now));
+        assert_eq!(episode.look(&standings("6 0"), &rules, now), Some(vec![5, 5]));
+    }
+
+    #[test]
+    fn a_wish_is_granted_once() {
+        let episode = Episode::default();
+        assert!(!episode.take_wanted());
+        episode.want();
+        assert!(episode.take_wanted() && !episode.take_wanted());
+    }
+
     /// A pool whose clients come, stay for a while and go, and come back after they were closed.
     struct World {
         pool: Pool,

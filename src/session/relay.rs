@@ -383,6 +383,20 @@ mod tests {
         assert_eq!(play.client.got(), "early down, late down");
     }
 
+    /// At a pace it may go on for a while, and that it is over is told once.
+    #[test]
+    fn a_tunnel_goes_on_beyond_its_age_until_its_turn_comes() {
+        let config = CONFIG.replace("\"100s\"", "\"3h\"");
+        let mut play = Play::tunnel(&config, b"", b"");
+        play.run();
+        play.now += Duration::from_secs(3600);
+        let Next::Retire { deadline } = play.lend(Session::expire) else { panic!("its lifetime is over") };
+        let idle = play.now + Duration::from_secs(2 * 3600);
+        assert_eq!(deadline, Some(idle));
+        play.now += Duration::from_secs(1);
+        assert!(matches!(play.lend(Session::expire), Next::Park { deadline: Some(at) } if at == idle));
+    }
+
     #[test]
     fn a_half_close_is_passed_on_behind_the_last_byte_in_every_order() {
         for [first, second] in [[0, 1], [1, 0]] {
