@@ -169,11 +169,11 @@ impl EventLoop {
         if std::mem::take(&mut self.tools.has_come_back) {
             self.come_back();
         }
+        if self.departures.is_empty() {
+            return; // as in nearly every turn
+        }
         let rate = self.setup().plan.drain.rate;
         for _ in 0..DEPARTURES_MAX {
-            if self.departures.is_empty() {
-                return;
-            }
             let slots = &self.slots;
             let look = |key: usize| slots.get(key).and_then(|slot| slot.session.standing());
             let pace = (&self.crew.pace, rate);
