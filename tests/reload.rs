@@ -215,6 +215,19 @@ fn a_reload_that_cannot_be_is_refused_and_changes_nothing() {
     open_tunnel(&proxy, &backend);
 }
 
+/// Workers let each other listen on one port, and so would anybody who asks for it.
+#[test]
+fn an_address_of_another_proxys_is_not_taken() {
+    let backend = Backend::new();
+    let other = common::start_workers(&format!("workers = 2\n{}", plain(&backend)));
+    let proxy = start(&plain(&backend));
+    // The listener that goes is not in its way.
+    let there = plain(&backend).replace("127.0.0.1:0", &other.address().to_string());
+    let error = proxy.try_reload(&there).expect_err("the address is taken");
+    assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", other.address())), "{error}");
+    open_tunnel(&proxy, &backend);
+}
+
 #[test]
 fn the_same_again_is_no_change() {
     let backend = Backend::new();

@@ -237,6 +237,30 @@ fn they_drain_and_stop_together() {
     }
 }
 
+/// What a host does with log lines is not guarded: a panic there is no session's.
+#[test]
+fn where_one_of_them_panics_all_of_them_end() {
+    let backend = Backend::new();
+    let mut workers = adit::Workers::bind(plan(&config(&[&backend.address()], "", ""))).expect("bound");
+    workers.set_access_log(|line| assert!(!line.windows(11).any(|word| word == b"event=close"), "a bug"));
+    let (Address::Tcp(address), handle) = (workers.local_addrs()[0].clone(), workers.handle()) else {
+        panic!("a TCP address")
+    };
+    let (end, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| workers.run()));
+        end.send(ran.is_err())
+    });
+    // The last of these is the second worker's, which has a thread of its own.
+    let mut all = Vec::new();
+    while handle.worker_stats()[1].open == 0 {
+        all.push(Client::connect(address));
+        all.push(backend.accept());
+    }
+    drop(all.drain(all.len() - 2..));
+    assert_eq!(ended.recv_timeout(WAIT), Ok(true), "it goes on where they were run");
+}
+
 /// Two processes by mistake on one port would share its clients, if it were up to SO_REUSEPORT alone.
 #[test]
 fn another_proxy_cannot_have_the_same_port() {
