@@ -5,7 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Backend, Client, Running, WAIT, dead_address, start, start_workers};
+use common::{Backend, Client, Running, WAIT, dead_address, start, start_workers, tunnels};
 
 /// A tcp listener in front of these servers, with keys for the upstream and text in front of it all.
 fn config(servers: &[&str], upstream: &str, more: &str) -> String {
@@ -15,20 +15,8 @@ fn config(servers: &[&str], upstream: &str, more: &str) -> String {
     )
 }
 
-/// So many tunnels, both ends of each, opened one after the other.
-fn tunnels(proxy: &Running, backend: &Backend, count: usize) -> Vec<(Client, Client)> {
-    let open = |_| {
-        let client = proxy.client();
-        (client, backend.accept())
-    };
-    (0..count).map(open).collect()
-}
-
 fn echoes((client, server): &mut (Client, Client)) {
-    client.send("up");
-    server.expect("up");
-    server.send("down");
-    client.expect("down");
+    common::echoes(client, server);
 }
 
 /// The value of a field in a log line.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use adit::ReloadError;
 use common::process::Process;
-use common::{Backend, Client, Running, WAIT, dead_address, open_tunnel, start};
+use common::{Backend, Client, Running, WAIT, dead_address, echoes, open_tunnel, start};
 
 /// A listener in front of an upstream `u` of these servers, with keys for the listener and text behind it all.
 fn config(servers: &[&str], listener: &str, more: &str) -> String {
@@ -23,13 +23,6 @@ fn config(servers: &[&str], listener: &str, more: &str) -> String {
 
 fn plain(backend: &Backend) -> String {
     config(&[&backend.address()], "", "")
-}
-
-fn echoes(client: &mut Client, server: &mut Client) {
-    client.send("up");
-    server.expect("up");
-    server.send("down");
-    client.expect("down");
 }
 
 #[track_caller]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use adit::plan::Address;
 use common::process::Process;
-use common::{Backend, Client, Running, WAIT, open_tunnel, plan, start, start_workers};
+use common::{Backend, Client, Running, WAIT, echoes, open_tunnel, plan, start, start_workers, tunnels};
 
 /// Two workers in front of these servers, with keys for the upstream and text in front of it all.
 fn config(servers: &[&str], upstream: &str, more: &str) -> String {
@@ -15,15 +15,6 @@ fn config(servers: &[&str], upstream: &str, more: &str) -> String {
         "workers = 2\n{more}\n[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
          [upstream.u]\nservers = {servers:?}\n{upstream}\n"
     )
-}
-
-/// So many tunnels, both ends of each.
-fn tunnels(proxy: &Running, backend: &Backend, count: usize) -> Vec<(Client, Client)> {
-    let open = |_| {
-        let client = proxy.client();
-        (client, backend.accept())
-    };
-    (0..count).map(open).collect()
 }
 
 /// Sessions of each worker.
@@ -35,13 +26,6 @@ fn open(proxy: &Running) -> Vec<u64> {
 fn expect_even(proxy: &Running, most_apart: u64) {
     let open = open(proxy);
     assert!(open[0].abs_diff(open[1]) <= most_apart, "{open:?}");
-}
-
-fn echoes(client: &mut Client, server: &mut Client) {
-    client.send("up");
-    server.expect("up");
-    server.send("down");
-    client.expect("down");
 }
 
 #[test]

@@ -330,6 +330,23 @@ pub fn open_tunnel(proxy: &Running, backend: &Backend) -> (Client, Client) {
     (client, server)
 }
 
+/// So many tunnels of a tcp listener, both ends of each, opened one after the other.
+pub fn tunnels(proxy: &Running, backend: &Backend, count: usize) -> Vec<(Client, Client)> {
+    let open = |_| {
+        let client = proxy.client();
+        (client, backend.accept())
+    };
+    (0..count).map(open).collect()
+}
+
+/// Both ends of a tunnel hear each other.
+pub fn echoes(client: &mut Client, server: &mut Client) {
+    client.send("up");
+    server.expect("up");
+    server.send("down");
+    client.expect("down");
+}
+
 /// An address at which nobody listens.
 pub fn dead_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
