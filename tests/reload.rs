@@ -739,6 +739,18 @@ fn logs_are_exchanged_too() {
     process.stderr_line("event=close");
 }
 
+/// `RUST_LOG` wins over the file, over the next one too.
+#[test]
+fn the_environment_says_what_is_logged_whatever_a_reload_says() {
+    let backend = Backend::new();
+    let process = Process::start_logging(&plain(&backend), "info");
+    rewrite(&process, &format!("[log]\nlevel = \"error\"\n{}", plain(&backend)));
+    process.signal("HUP");
+    process.stderr_line("reloaded ");
+    process.signal("HUP");
+    process.stderr_line("reloaded ");
+}
+
 #[test]
 fn another_number_of_workers_is_for_the_next_start() {
     let backend = Backend::new();

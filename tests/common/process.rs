@@ -42,6 +42,13 @@ impl Process {
         Process::spawn(Command::new(ADIT), config, Listening::Yes)
     }
 
+    /// As [`start`](Process::start), with this `RUST_LOG`.
+    pub fn start_logging(config: &str, filter: &str) -> Process {
+        let mut command = Command::new(ADIT);
+        command.env("RUST_LOG", filter);
+        Process::spawn(command, config, Listening::Yes)
+    }
+
     /// As [`start`](Process::start), with so many descriptors and no more.
     pub fn start_limited(config: &str, descriptors: u32) -> Process {
         let mut shell = Command::new("sh");
@@ -64,7 +71,10 @@ impl Process {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.toml");
         fs::write(&path, config).expect("written");
-        command.arg("--config").arg(path).current_dir(&directory).env_remove("RUST_LOG");
+        command.arg("--config").arg(path).current_dir(&directory);
+        if command.get_envs().next().is_none() {
+            command.env_remove("RUST_LOG"); // the tester's
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
