@@ -538,8 +538,8 @@ impl EventLoop {
 
     /// There is no descriptor for a socket to a server: the session waits for one, and clients do in the backlog.
     fn put_off(&mut self, key: usize, backend: BackendId, error: &io::Error) {
-        let deadline = self.clock.now
-            + self.setup_of(key).plan.listeners[usize::from(self.slots[key].listener)].timeouts.connect;
+        let listener = &self.setup_of(key).plan.listeners[usize::from(self.slots[key].listener)];
+        let deadline = self.clock.now + listener.timeouts.connect;
         self.undialed.push_back(Undialed { key, backend, deadline });
         self.watch(key);
         self.pause(format_args!("cannot open a socket to a server"), error);

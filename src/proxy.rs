@@ -175,13 +175,10 @@ impl Workers {
     pub fn run(self) -> io::Result<()> {
         let Workers { loops, handle } = self;
         let mut threads = Vec::with_capacity(loops.len());
-        let mut first = None;
+        let mut loops = loops.into_iter();
+        let first = loops.next(); // there is one
         let mut result = Ok(());
-        for (index, event_loop) in loops.into_iter().enumerate() {
-            if index == 0 {
-                first = Some(event_loop);
-                continue;
-            }
+        for (index, event_loop) in (1..).zip(loops) {
             let stop = handle.clone();
             let work = move || stopping_others(&stop, event_loop);
             match thread::Builder::new().name(format!("adit-worker-{index}")).spawn(work) {
