@@ -63,11 +63,25 @@ struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "what", rename_all = "lowercase")]
 enum Thing {
-    Listener { listener: String },
-    Route { listener: String, host: Option<String>, path: Option<String> },
-    Upstream { upstream: String },
-    Server { upstream: String, server: String },
+    Listener {
+        listener: String,
+    },
+    Route {
+        listener: String,
+        host: Option<String>,
+        path: Option<String>,
+    },
+    Upstream {
+        upstream: String,
+    },
+    Server {
+        upstream: String,
+        server: String,
+    },
     Workers,
+    #[serde(rename = "user")]
+    RunAs,
+    Admin,
     Log,
     Drain,
     Limits,
@@ -249,6 +263,8 @@ impl fmt::Display for Thing {
                 write!(f, "server {} of upstream {}", shown(server), shown(upstream))
             }
             Thing::Workers => f.write_str("workers"),
+            Thing::RunAs => f.write_str("user"),
+            Thing::Admin => f.write_str("admin"),
             Thing::Log => f.write_str("log"),
             Thing::Drain => f.write_str("drain"),
             Thing::Limits => f.write_str("limits"),

@@ -28,6 +28,30 @@ pub struct Plan {
     pub drain: Drain,
     /// Event loops, a thread each.
     pub workers: WorkerCount,
+    /// Where an operator may look and steer; `None`: nowhere.
+    pub admin: Option<Admin>,
+    /// Who the process is to be once its listeners are open. That is for whoever owns the process to see to.
+    pub run_as: RunAs,
+}
+
+/// Where an operator may look and steer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where that is listened for.
+    pub address: Address,
+    /// Whether the address may be one that other machines reach.
+    pub allow_remote: bool,
+    /// A file with the token that every request must have, but for the page itself and whether all is well.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Who a process is to be; `None`: who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunAs {
+    /// A user's name.
+    pub user: Option<String>,
+    /// A group's name; without one the user's own.
+    pub group: Option<String>,
 }
 
 /// How tunnels that have to go are closed: at stop, those of servers, routes and listeners that drain or are removed,
@@ -40,6 +64,8 @@ pub struct Drain {
     pub order: Order,
     /// How long tunnels may go on from when they have to go; `None`: as long as they like.
     pub timeout: Option<Duration>,
+    /// How long clients are still taken in after a stop was asked for, while `/readyz` says that they should not come.
+    pub delay: Duration,
 }
 
 /// Which of the tunnels that have to go come first.
@@ -403,6 +429,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Whether it shows query strings.
     pub query: bool,
+    /// How often a tunnel writes a line while it is open; `None`: never.
+    pub every: Option<Duration>,
 }
 
 /// Where the access log goes.

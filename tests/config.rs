@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit::plan::{
-    AccessTarget, Address, Balance, Drain, HashKey, HostRule, LogFormat, Mode, OnRemoved, Order, PathRule,
-    Piece, Plan, PoolId, ProxyHeaderIn, ProxyVersion, Rebalance, Route, Share, Strictness, WorkerCount,
+    AccessTarget, Address, Admin, Balance, Drain, HashKey, HostRule, LogFormat, Mode, OnRemoved, Order,
+    PathRule, Piece, Plan, PoolId, ProxyHeaderIn, ProxyVersion, Rebalance, Route, RunAs, Share, Strictness,
+    WorkerCount,
 };
 use adit::{Config, ConfigError};
 
@@ -91,7 +92,8 @@ fn six_lines_are_enough() {
     assert_eq!(timeouts.stalled, Some(Duration::from_secs(60)));
     assert_eq!((timeouts.lifetime, timeouts.lifetime_jitter), (None, Share(0.0)));
     let timeout = Some(Duration::from_secs(30));
-    assert_eq!(plan.drain, Drain { rate: 0, order: Order::Oldest, timeout });
+    assert_eq!(plan.drain, Drain { rate: 0, order: Order::Oldest, timeout, delay: Duration::ZERO });
+    assert_eq!((&plan.admin, &plan.run_as), (&None, &RunAs::default()));
     assert_eq!(plan.workers, WorkerCount::Count(1));
     assert_eq!((plan.listeners[0].drain, plan.listeners[0].on_removed), (false, OnRemoved::Keep));
     assert_eq!(plan.limits.max_connections, 10_000);
@@ -104,7 +106,7 @@ fn six_lines_are_enough() {
     assert_eq!(plan.log.level, log::LevelFilter::Info);
     assert_eq!(plan.log.access, AccessTarget::Stderr);
     assert_eq!(plan.log.format, LogFormat::Text);
-    assert!(!plan.log.query);
+    assert_eq!((plan.log.query, plan.log.every), (false, None));
     let [catch_all] = routes(&plan) else { panic!("one route") };
     assert_eq!((&catch_all.host, &catch_all.path), (&HostRule::Any, &PathRule::Any));
     assert_eq!((catch_all.pool, catch_all.strictness), (PoolId(0), Strictness::Strict));
@@ -158,6 +160,7 @@ fn the_annotated_file_has_every_key() {
     let tables = [
         "",
         "[log]",
+        "[admin]",
         "[timeouts]",
         "[drain]",
         "[limits]",
@@ -188,7 +191,14 @@ fn everything_can_be_written() {
     let plan = plan(
         r#"
         workers = "auto"
+        user = "adit"
+        group = "www-data"
+        [admin]
+        listen = "[::]:8021"
+        allow_remote = true
+        token_file = "/etc/adit/token"
         [log]
+        every = "90m"
         level = "debug"
         access = "/var/log/adit.log"
         format = "json"
@@ -203,6 +213,7 @@ fn everything_can_be_written() {
         [drain]
         rate = 400
         order = "quietest"
+        delay = "5s"
         [limits]
         max_connections = 5
         max_connections_per_ip = 3
@@ -258,7 +269,14 @@ fn everything_can_be_written() {
         (log::LevelFilter::Debug, LogFormat::Json, true)
     );
     assert_eq!((plan.tcp.keepalive, plan.tcp.user_timeout), (None, Some(Duration::from_millis(1))));
-    assert_eq!(plan.drain, Drain { rate: 400, order: Order::Quietest, timeout: None });
+    let delay = Duration::from_secs(5);
+    assert_eq!(plan.drain, Drain { rate: 400, order: Order::Quietest, timeout: None, delay });
+    assert_eq!(plan.log.every, Some(Duration::from_secs(5400)));
+    let (user, group) = (Some("adit".to_owned()), Some("www-data".to_owned()));
+    assert_eq!(plan.run_as, RunAs { user, group });
+    let address = Address::Tcp("[::]:8021".parse().unwrap());
+    let token_file = Some("/etc/adit/token".into());
+    assert_eq!(plan.admin, Some(Admin { address, allow_remote: true, token_file }));
     assert_eq!((plan.workers, plan.limits.max_connections), (WorkerCount::Auto, 5));
 
     let [tcp, http] = plan.listeners.as_slice() else { panic!("two listeners") };
@@ -428,7 +446,7 @@ backlog▶
 ! not TOML: key with no value, expected `=`
 @file
 ▶threads = 1
-! threads: there is no key "threads" (the keys here are workers, log, timeouts, drain, limits, tcp, listener, upstream)
+! threads: there is no key "threads" (the keys here are workers, user, group, admin, log, timeouts, drain, limits, tcp, listener, upstream)
 @file
 workers = ▶"many"
 ! workers: "many" is no number of workers (1 to 1024, or "auto")
@@ -524,6 +542,37 @@ level = ▶3
 [log]
 query = ▶"yes"
 ! log.query: found the string "yes", expected a boolean
+@file
+user = ▶"a:b"
+! user: "a:b" is no name of a user or a group
+@admin
+listen = ▶"192.0.2.1:8021"
+! admin.listen: "192.0.2.1:8021" is reached from other machines (a loopback address, or allow_remote = true with a token_file)
+@admin
+listen = ▶"[::]:8021"
+token_file = "/etc/adit/token"
+! admin.listen: "[::]:8021" is reached from other machines (a loopback address, or allow_remote = true with a token_file)
+@admin
+listen = "[::1]:8021"
+allow_remote = ▶true
+! admin.allow_remote: whoever reaches it could close every tunnel (token_file names a file with a token that only operators have)
+@admin
+token_file = ▶"/etc/adit/token"
+! admin.token_file: there is no admin listener that this could be about (such as listen = "unix:/run/adit/admin.sock" in [admin])
+@admin
+listen = "off"
+allow_remote = ▶true
+! admin.allow_remote: there is no admin listener that this could be about (such as listen = "unix:/run/adit/admin.sock" in [admin])
+@admin
+listen = ▶"0.0.0.0:8020"
+! admin.listen: "0.0.0.0:8020" is a [[listener]]'s already (an address of its own)
+@admin
+listen = ▶"localhost:8021"
+! admin.listen: "localhost:8021" is no address to listen on (write "127.0.0.1:8021")
+@admin
+listen = "127.0.0.1:8021"
+token_file = ▶"a\u0000"
+! admin.token_file: "a\0" has a zero byte in it
 @file
 log = ▶["info"]
 ! log: found an array, expected a table
@@ -936,7 +985,7 @@ listener = [{ ▶port = 1 }]
 # café 😀
 #é
 ▶"a\"bü" = 1
-! "a\"bü": there is no key "a\"bü" (the keys here are workers, log, timeouts, drain, limits, tcp, listener, upstream)
+! "a\"bü": there is no key "a\"bü" (the keys here are workers, user, group, admin, log, timeouts, drain, limits, tcp, listener, upstream)
 @file
 tcp = { keepalive = "off", user_timeout = "off", ▶"" = 1 }
 ! tcp."": there is no key "" (the keys here are keepalive, user_timeout, backlog)
@@ -956,6 +1005,7 @@ fn wrong_files() -> Vec<(String, &'static str)> {
             "route" => route(text),
             "upstream" => upstream(text),
             "server" => server(text),
+            "admin" => format!("{MINIMAL}[admin]\n{text}\n"),
             other => panic!("{other} around {text}"),
         };
         (marked, said)

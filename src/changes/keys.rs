@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::shown;
 use crate::plan::{
-    AccessTarget, Backend, Balance, Drain, HashKey, Limits, Listener, Log, LogFormat, Mode, OnRemoved, Order,
-    Piece, Plan, Pool, ProxyHeaderIn, ProxyVersion, Rebalance, Route, Share, Strictness, Tcp, Template,
-    Timeouts, Trusted, WorkerCount,
+    AccessTarget, Admin, Backend, Balance, Drain, HashKey, Limits, Listener, Log, LogFormat, Mode, OnRemoved,
+    Order, Piece, Plan, Pool, ProxyHeaderIn, ProxyVersion, Rebalance, Route, RunAs, Share, Strictness, Tcp,
+    Template, Timeouts, Trusted, WorkerCount,
 };
 
 /// A key and what it says.
@@ -191,9 +191,29 @@ pub(super) fn workers(workers: WorkerCount) -> Vec<Key> {
     vec![("workers", value)]
 }
 
+/// `[admin]`.
+pub(super) fn admin(admin: Option<&Admin>) -> Vec<Key> {
+    let Some(Admin { address, allow_remote, token_file }) = admin else {
+        let off = ("admin.listen", Value::word("off"));
+        return vec![off, ("admin.allow_remote", Value::Flag(false)), ("admin.token_file", Value::Nothing)];
+    };
+    let token_file = token_file.as_ref().map(|file| Value::Text(file.display().to_string()));
+    vec![
+        ("admin.listen", Value::Text(address.to_string())),
+        ("admin.allow_remote", Value::Flag(*allow_remote)),
+        ("admin.token_file", token_file.unwrap_or(Value::Nothing)),
+    ]
+}
+
+/// `user` and `group`.
+pub(super) fn run_as(RunAs { user, group }: &RunAs) -> Vec<Key> {
+    let name = |name: &Option<String>| name.clone().map_or(Value::Nothing, Value::Text);
+    vec![("user", name(user)), ("group", name(group))]
+}
+
 /// `[log]`.
 pub(super) fn log(log: &Log) -> Vec<Key> {
-    let Log { level, access, format, query } = log;
+    let Log { level, access, format, query, every } = log;
     let level = match level {
         LevelFilter::Off => "off",
         LevelFilter::Error => "error",
@@ -217,12 +237,13 @@ pub(super) fn log(log: &Log) -> Vec<Key> {
         ("log.access", Value::Text(access)),
         ("log.format", Value::word(format)),
         ("log.query", Value::Flag(*query)),
+        ("log.every", wait(*every)),
     ]
 }
 
 /// `[drain]`, and `drain` of `[timeouts]`.
 pub(super) fn drain(drain: &Drain) -> Vec<Key> {
-    let Drain { rate, order, timeout } = drain;
+    let Drain { rate, order, timeout, delay } = drain;
     let order = match order {
         Order::Oldest => "oldest",
         Order::Quietest => "quietest",
@@ -230,6 +251,7 @@ pub(super) fn drain(drain: &Drain) -> Vec<Key> {
     vec![
         ("drain.rate", Value::Number((*rate).into())),
         ("drain.order", Value::word(order)),
+        ("drain.delay", wait(Some(*delay).filter(|delay| !delay.is_zero()))),
         ("timeouts.drain", wait(*timeout)),
     ]
 }

@@ -233,7 +233,7 @@ impl Reload<'_> {
     }
 
     fn tables(&self, changes: &mut Vec<Change>) {
-        let Plan { listeners: _, pools: _, limits, tcp, log, drain, workers } = self.old;
+        let Plan { listeners: _, pools: _, limits, tcp, log, drain, workers, admin, run_as } = self.old;
         let new = self.new;
         let mut table = |thing, old, new, effect: &str| {
             let keys = differences(old, new);
@@ -245,6 +245,15 @@ impl Reload<'_> {
         };
         let (old_workers, new_workers) = (keys::workers(*workers), keys::workers(new.workers));
         table(Thing::Workers, old_workers, new_workers, "takes effect at the next start");
+        let (old_run_as, new_run_as) = (keys::run_as(run_as), keys::run_as(&new.run_as));
+        table(Thing::RunAs, old_run_as, new_run_as, "takes effect at the next start");
+        let (old_admin, new_admin) = (keys::admin(admin.as_ref()), keys::admin(new.admin.as_ref()));
+        table(
+            Thing::Admin,
+            old_admin,
+            new_admin,
+            "at once; admin connections to an address that goes are closed",
+        );
         table(Thing::Log, keys::log(log), keys::log(&new.log), "at once, for all lines");
         let closed = "at once, for what is to be closed from then on";
         table(Thing::Drain, keys::drain(drain), keys::drain(&new.drain), closed);
@@ -317,7 +326,7 @@ impl Reload<'_> {
 
     /// How tunnels end that are drained.
     fn paced(&self) -> String {
-        let Drain { rate, order, timeout } = &self.new.drain;
+        let Drain { rate, order, timeout, delay: _ } = &self.new.drain;
         let first = match order {
             Order::Oldest => "the oldest first",
             Order::Quietest => "the quietest first",

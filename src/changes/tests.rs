@@ -61,6 +61,25 @@ fn upstream(keys: &str, more: &str) -> String {
     format!("{more}\n{LISTENER}[upstream.u]\n{keys}\n")
 }
 
+#[cfg(feature = "admin")]
+#[test]
+fn an_admin_listener() {
+    check(
+        &file(""),
+        &file("[admin]\nlisten = \"192.0.2.1:8021\"\nallow_remote = true\ntoken_file = \"/etc/adit/token\""),
+        "admin: changed
+          admin.listen: off -> 192.0.2.1:8021
+          admin.allow_remote: false -> true
+          admin.token_file: none -> /etc/adit/token
+          at once; admin connections to an address that goes are closed",
+        "admin: changed
+          admin.listen: 192.0.2.1:8021 -> off
+          admin.allow_remote: true -> false
+          admin.token_file: /etc/adit/token -> none
+          at once; admin connections to an address that goes are closed",
+    );
+}
+
 #[test]
 fn nothing() {
     check(&file(""), &file(""), "no changes", "no changes");
@@ -89,31 +108,50 @@ fn tables() {
     );
     check(
         &file(""),
-        &file("[log]\nlevel = \"debug\"\naccess = \"/var/log/a, b.log\"\nformat = \"json\"\nquery = true"),
+        &file("user = \"adit\"\ngroup = \"www\""),
+        "user: changed
+          user: none -> adit
+          group: none -> www
+          takes effect at the next start",
+        "user: changed
+          user: adit -> none
+          group: www -> none
+          takes effect at the next start",
+    );
+    check(
+        &file(""),
+        &file(
+            "[log]\nlevel = \"debug\"\naccess = \"/var/log/a, b.log\"\nformat = \"json\"\nquery = true\n\
+             every = \"1h\"",
+        ),
         "log: changed
           log.level: info -> debug
           log.access: stderr -> \"/var/log/a, b.log\"
           log.format: text -> json
           log.query: false -> true
+          log.every: off -> 1h
           at once, for all lines",
         "log: changed
           log.level: debug -> info
           log.access: \"/var/log/a, b.log\" -> stderr
           log.format: json -> text
           log.query: true -> false
+          log.every: 1h -> off
           at once, for all lines",
     );
     check(
         &file(""),
-        &file("[drain]\nrate = 400\norder = \"quietest\"\n[timeouts]\ndrain = \"off\""),
+        &file("[drain]\nrate = 400\norder = \"quietest\"\ndelay = \"5s\"\n[timeouts]\ndrain = \"off\""),
         "drain: changed
           drain.rate: 0 -> 400
           drain.order: oldest -> quietest
+          drain.delay: off -> 5s
           timeouts.drain: 30s -> off
           at once, for what is to be closed from then on",
         "drain: changed
           drain.rate: 400 -> 0
           drain.order: quietest -> oldest
+          drain.delay: 5s -> off
           timeouts.drain: off -> 30s
           at once, for what is to be closed from then on",
     );
@@ -850,13 +888,20 @@ impl Choices<'_> {
     fn file(&mut self) -> String {
         let mut text = String::new();
         text += self.one(&["", "workers = 2\n", "workers = \"auto\"\n"]);
+        text += self.one(&["", "user = \"a\"\n", "group = \"a\"\n"]);
         text += self.one(&[
             "",
             "[log]\nlevel = \"warn\"\n",
             "[log]\nformat = \"json\"\n",
             "[log]\nquery = true\n",
+            "[log]\nevery = \"1h\"\n",
         ]);
-        text += self.one(&["", "[drain]\nrate = 5\n", "[drain]\norder = \"quietest\"\n"]);
+        text += self.one(&[
+            "",
+            "[drain]\nrate = 5\n",
+            "[drain]\norder = \"quietest\"\n",
+            "[drain]\ndelay = \"5s\"\n",
+        ]);
         text += self.one(&["", "[limits]\nmax_headers = 5\n", "[limits]\nmax_connections_per_ip = 5\n"]);
         text += self.one(&["", "[tcp]\nbacklog = 5\n", "[tcp]\nkeepalive = \"5s\"\n"]);
         text += self.one(&["", "[timeouts]\nidle = \"5s\"\n", "[timeouts]\ndrain = \"5s\"\n"]);

@@ -15,8 +15,8 @@ use super::pools;
 use super::values::{self, Edit, Wrong, did_you_mean, quoted, wrong};
 use super::{File, Integer, Percent, Resolve, Table, Text, Texts, Wait};
 use crate::plan::{
-    AccessTarget, Address, Balance, Drain, HashKey, HostRule, Limits, Listener, Log, LogFormat, Mode,
-    OnRemoved, Order, PathRule, Plan, PoolId, ProxyHeaderIn, Route, Share, Strictness, Tcp, Template,
+    AccessTarget, Address, Admin, Balance, Drain, HashKey, HostRule, Limits, Listener, Log, LogFormat, Mode,
+    OnRemoved, Order, PathRule, Plan, PoolId, ProxyHeaderIn, Route, RunAs, Share, Strictness, Tcp, Template,
     Timeouts, Trusted, WorkerCount,
 };
 
@@ -27,9 +27,11 @@ pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result
     let timeouts = timeouts(&file.timeouts, &TIMEOUTS)?;
     let drain = drain(file)?;
     let workers = workers(&file.workers)?;
+    let run_as = RunAs { user: named(&file.user)?, group: named(&file.group)? };
     let limits = limits(&file.limits)?;
     let tcp = tcp(&file.tcp)?;
     let listeners = listeners(file, text, &upstreams, &timeouts)?;
+    let admin = admin(&file.admin, &listeners)?;
     let mut pools = Vec::with_capacity(upstreams.written.len());
     for (index, (name, upstream)) in upstreams.written.iter().enumerate() {
         let pool = pools::pool(name, upstream, text, &listeners, resolve)?;
@@ -38,7 +40,7 @@ pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result
         }
         pools.push(pool);
     }
-    Ok(Plan { listeners, pools, limits, tcp, log, drain, workers })
+    Ok(Plan { listeners, pools, limits, tcp, log, drain, workers, admin, run_as })
 }
 
 /// A tcp listener has no request to take a value from: its clients would all go round robin, which nobody meant.
@@ -124,7 +126,66 @@ fn log(written: &super::Log) -> Result<Log, Fault> {
         access: access.unwrap_or(AccessTarget::Stderr),
         format: choose(&written.format, LogFormat::Text, &formats)?,
         query: written.query,
+        every: wait_or_off(&written.every, None)?,
     })
+}
+
+/// The name of a user or a group.
+fn named(written: &Option<Text>) -> Result<Option<String>, Fault> {
+    let name = read(written, |text| match text {
+        name if name.contains(['\0', ':', '/']) => {
+            Err(wrong(format!("{} is no name of a user or a group", quoted(name))))
+        }
+        name => Ok(name.to_owned()),
+    })?;
+    Ok(name.filter(|name| !name.is_empty()))
+}
+
+/// Who reaches it can close every tunnel, so that nobody from elsewhere does by mistake.
+fn admin(written: &super::Admin, listeners: &[Listener]) -> Result<Option<Admin>, Fault> {
+    let listen = written.listen.as_ref().filter(|listen| listen.get_ref() != "off");
+    let token_file = written.token_file.as_ref().filter(|file| !file.get_ref().is_empty());
+    let allow_remote = written.allow_remote.as_ref().filter(|allow| *allow.get_ref());
+    let Some(listen) = listen else {
+        let wrong = wrong("there is no admin listener that this could be about");
+        let wrong = wrong.help("such as listen = \"unix:/run/adit/admin.sock\" in [admin]");
+        return match (token_file, allow_remote) {
+            (Some(file), _) => Err(Fault::at(file, wrong)),
+            (None, Some(allow)) => Err(Fault::at(allow, wrong)),
+            (None, None) => Ok(None),
+        };
+    };
+    if !cfg!(feature = "admin") {
+        let wrong = wrong("this build of adit has no admin listener");
+        return Err(Fault::at(listen, wrong.help("one that is built with the feature `admin` has")));
+    }
+    let address = at(listen, values::listen_address(listen.get_ref()))?;
+    let is_taken = |listener: &&Listener| match (&listener.address, &address) {
+        (Address::Tcp(other), Address::Tcp(address)) => other == address && address.port() != 0,
+        (other, address) => other == address,
+    };
+    if listeners.iter().any(|listener| is_taken(&listener)) {
+        let message = format!("{} is a [[listener]]'s already", quoted(&address.to_string()));
+        return Err(Fault::at(listen, wrong(message).help("an address of its own")));
+    }
+    let is_local = match &address {
+        Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Address::Unix(_) => true,
+    };
+    if !is_local && allow_remote.is_none() {
+        let message = format!("{} is reached from other machines", quoted(&address.to_string()));
+        let help = "a loopback address, or allow_remote = true with a token_file";
+        return Err(Fault::at(listen, wrong(message).help(help)));
+    }
+    if let (Some(allow), None) = (allow_remote, token_file) {
+        let wrong = wrong("whoever reaches it could close every tunnel");
+        return Err(Fault::at(
+            allow,
+            wrong.help("token_file names a file with a token that only operators have"),
+        ));
+    }
+    let token_file = token_file.map(|file| at(file, values::file_path(file.get_ref()))).transpose()?;
+    Ok(Some(Admin { address, allow_remote: allow_remote.is_some(), token_file }))
 }
 
 pub(super) const fn seconds(seconds: u64) -> Duration {
@@ -163,6 +224,7 @@ fn drain(file: &File) -> Result<Drain, Fault> {
         rate: integer(&file.drain.rate, 0, 0..=PACE_MAX)?,
         order: choose(&file.drain.order, Order::Oldest, &orders)?,
         timeout: wait_or_off(&file.timeouts.drain, Some(seconds(30)))?,
+        delay: wait_or_off(&file.drain.delay, None)?.unwrap_or_default(),
     })
 }
 

@@ -126,6 +126,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
 #[serde(default, deny_unknown_fields)]
 struct File {
     workers: Option<Spanned<Workers>>,
+    user: Option<Text>,
+    group: Option<Text>,
+    admin: Fields<Admin>,
     log: Fields<Log>,
     timeouts: Fields<Timeouts>,
     drain: Fields<Drain>,
@@ -142,6 +145,15 @@ struct Log {
     access: Option<Text>,
     format: Option<Text>,
     query: bool,
+    every: Option<Wait>,
+}
+
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Admin {
+    listen: Option<Text>,
+    allow_remote: Option<Spanned<bool>>,
+    token_file: Option<Text>,
 }
 
 /// `[timeouts]` and `[listener.timeouts]`.
@@ -165,6 +177,7 @@ struct Timeouts {
 struct Drain {
     rate: Option<Integer>,
     order: Option<Text>,
+    delay: Option<Wait>,
 }
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
