@@ -50,6 +50,12 @@ pub struct Record {
     pub id: u32,
     /// Sessions at present.
     active: AtomicU32,
+    /// Tunnels at present.
+    tunnels: AtomicU32,
+    /// Tunnels since it is known.
+    tunnels_opened: AtomicU64,
+    /// Failed tries since it is known.
+    failed: AtomicU64,
     /// The smooth round robin's account. What the accounts of a pool add up to stays the same while its backends do,
     /// and none goes further from the others than the pool's whole weight times the square root of the number of
     /// choices: far from `i64`'s end.
@@ -157,6 +163,9 @@ impl Record {
         Record {
             id,
             active: AtomicU32::default(),
+            tunnels: AtomicU32::default(),
+            tunnels_opened: AtomicU64::default(),
+            failed: AtomicU64::default(),
             credit: AtomicI64::default(),
             out: Out::default(),
             failures: Mutex::default(),
@@ -168,10 +177,30 @@ impl Record {
         self.active.load(Relaxed)
     }
 
-    /// Whether failures have taken it out.
-    #[cfg(test)]
-    pub fn is_out(&self) -> bool {
-        self.out.get().is_some()
+    /// A session that was opened has become a tunnel.
+    pub fn tunnel_opened(&self) {
+        self.tunnels.fetch_add(1, Relaxed);
+        self.tunnels_opened.fetch_add(1, Relaxed);
+    }
+
+    /// A tunnel has ended.
+    pub fn tunnel_closed(&self) {
+        self.tunnels.fetch_sub(1, Relaxed);
+    }
+
+    /// Its tunnels at present, and since it is known.
+    pub fn tunnels(&self) -> (u32, u64) {
+        (self.tunnels.load(Relaxed), self.tunnels_opened.load(Relaxed))
+    }
+
+    /// Failed tries since it is known.
+    pub fn failures(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// Whether failures have taken it out, by these rules.
+    pub fn is_out(&self, rules: &Pool) -> bool {
+        self.out_by(rules).is_some()
     }
 
     /// Since when failures have taken it out. Where they do not count they did so by rules of yesterday.
@@ -205,6 +234,7 @@ impl Record {
 
     /// A try failed. `true` where this failure took it out.
     pub fn failed(&self, rules: &Pool, now: Moment) -> bool {
+        self.failed.fetch_add(1, Relaxed);
         if rules.max_fails == 0 {
             return false;
         }
@@ -635,7 +665,7 @@ mod tests {
                 ("+", seconds) => bench.now += seconds.parse::<u32>().unwrap() * SECOND,
                 (letter, verb) => {
                     let record = bench.record(letter.chars().next().unwrap());
-                    let was_out = record.is_out();
+                    let was_out = record.is_out(&bench.pool);
                     let failed = || record.failed(&bench.pool, bench.now);
                     match verb {
                         "o" => assert!(record.open(0)),
@@ -646,7 +676,7 @@ mod tests {
                         "S" => assert!(record.succeeded(), "{script}: {step}"),
                         verb => panic!("{verb}"),
                     }
-                    let changed = record.is_out() != was_out;
+                    let changed = record.is_out(&bench.pool) != was_out;
                     assert_eq!(changed, verb == "F" || verb == "S", "{script}: {step}");
                 }
             }

@@ -239,6 +239,8 @@ pub enum Outcome {
     Removed,
     /// Closed so that its client comes back to a server that has fewer tunnels.
     Rebalanced,
+    /// Closed because an operator said so.
+    Dismissed,
     /// We would not, and said so.
     Refused(Refusal),
     /// A bug of ours, caught.
@@ -296,8 +298,56 @@ impl Outcome {
             Outcome::Drained => "drain".into(),
             Outcome::Removed => "removed".into(),
             Outcome::Rebalanced => "rebalance".into(),
+            Outcome::Dismissed => "closed".into(),
             Outcome::Refused(refusal) => refusal.rule().into(),
             Outcome::Panicked => "panic".into(),
+        }
+    }
+
+    /// What it is counted under: one word, of which there are few.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Outcome::Finished(_) => "finished",
+            Outcome::Failed { error: io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, .. } => {
+                "reset"
+            }
+            Outcome::Failed { .. } => "failed",
+            Outcome::Gone => "gone",
+            Outcome::Truncated(_) => "truncated",
+            Outcome::BodyMalformed(..) => "malformed",
+            Outcome::Idle => "idle",
+            Outcome::HalfClosed => "half_closed",
+            Outcome::Stalled(_) => "stalled",
+            Outcome::Silent(_) => "silent",
+            Outcome::Lifetime => "lifetime",
+            Outcome::Drained => "drain",
+            Outcome::Removed => "removed",
+            Outcome::Rebalanced => "rebalance",
+            Outcome::Dismissed => "closed",
+            Outcome::Refused(_) => "refused",
+            Outcome::Panicked => "panic",
+        }
+    }
+
+    /// The rule that it was refused by.
+    pub fn rule(&self) -> Option<&'static str> {
+        match self {
+            Outcome::Refused(refusal) => Some(refusal.rule()),
+            Outcome::Finished(_)
+            | Outcome::Failed { .. }
+            | Outcome::Gone
+            | Outcome::Truncated(_)
+            | Outcome::BodyMalformed(..)
+            | Outcome::Idle
+            | Outcome::HalfClosed
+            | Outcome::Stalled(_)
+            | Outcome::Silent(_)
+            | Outcome::Lifetime
+            | Outcome::Drained
+            | Outcome::Removed
+            | Outcome::Rebalanced
+            | Outcome::Dismissed
+            | Outcome::Panicked => None,
         }
     }
 
@@ -316,6 +366,7 @@ impl Outcome {
             | Outcome::Drained
             | Outcome::Removed
             | Outcome::Rebalanced
+            | Outcome::Dismissed
             | Outcome::Refused(_)
             | Outcome::Panicked => None,
         }
@@ -337,6 +388,7 @@ impl Outcome {
             | Outcome::Drained
             | Outcome::Removed
             | Outcome::Rebalanced
+            | Outcome::Dismissed
             | Outcome::Refused(_)
             | Outcome::Panicked => EndedBy::Adit,
         }

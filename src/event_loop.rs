@@ -143,6 +143,8 @@ pub struct EventLoop {
     spreadings: Vec<Spreading>,
     phase: Phase,
     clock: Clock,
+    /// Whether somebody may want to know how long turns take. It costs a look at the clock.
+    is_measured: bool,
     tools: Tools,
 }
 
@@ -258,9 +260,11 @@ impl EventLoop {
         let clock = Clock::started(crew.start);
         let mut tools = Tools::new(clock.date(), Arc::clone(&crew.addresses), crew.size());
         tools.stats = Arc::clone(crew.stats(worker));
+        tools.buffers.count_in(&tools.stats.buffers, &tools.stats.pipes);
         tools.journal.set_format(setup.plan.log.format);
         let departures = Departures::new(setup.plan.drain.order);
         let mut generations = Slab::new();
+        let is_measured = setup.plan.admin.is_some();
         let present = generations.insert(Generation { setup, sessions: 0 }) as u16; // the first is 0
         EventLoop {
             poll,
@@ -287,6 +291,7 @@ impl EventLoop {
             spreadings: Vec::new(),
             phase: Phase::Serving,
             clock,
+            is_measured,
             tools,
         }
     }
@@ -352,6 +357,12 @@ impl EventLoop {
         self.depart();
         self.spread();
         self.reap();
+        let [up, down, _] = self.tools.carried;
+        self.tools.stats.carried([up, down]);
+        if self.is_measured {
+            let took = self.clock.start.elapsed().saturating_sub(self.clock.now.since(Moment::START));
+            self.tools.stats.turns.durations.add_wait(took);
+        }
         Ok(())
     }
 
@@ -430,6 +441,9 @@ impl EventLoop {
             }
         }
         self.more_events = count == EVENTS_MAX;
+        if self.is_measured {
+            self.tools.stats.turns.events.add(count as u64);
+        }
         called
     }
 
@@ -486,6 +500,7 @@ impl EventLoop {
                     break self.timers.set(key, deadline);
                 }
                 Next::Yield => {
+                    self.tools.stats.turns.yielded();
                     let slot = &mut self.slots[key];
                     if !slot.queued {
                         slot.queued = true;
@@ -603,11 +618,22 @@ impl EventLoop {
         slot.over = true;
         let session = std::mem::replace(&mut slot.session, Session::Gone);
         self.tools.stats.session_closed(slot.holds.tunnel.is_some());
+        if let Some(via) = slot.holds.tunnel {
+            let setup = &self.generations[usize::from(slot.generation)].setup;
+            setup.mark(slot.listener, via.route()).closed();
+            if let Some(backend) = slot.holds.backend {
+                setup.record(backend).tunnel_closed();
+            }
+            if let Some(standing) = session.standing() {
+                self.tools.stats.lifetimes.add_wait(self.clock.now.since(standing.opened));
+            }
+        }
         // A session that has panicked may do so again.
         let story = catch_unwind(AssertUnwindSafe(|| session.close(slot.holds.backend))).unwrap_or_default();
         if let (Some(story), Some(outcome)) = (story, outcome) {
             let setup = &self.generations[usize::from(slot.generation)].setup;
             let (now, wall) = (self.clock.now, self.tools.date.at(self.clock.now));
+            self.tools.stats.ended(outcome.word(), outcome.ended_by().as_str(), outcome.rule());
             self.tools.journal.close(&story, outcome, setup, now, wall);
         }
         if let Some(address) = slot.holds.address.take() {

@@ -9,13 +9,15 @@
 //! What becomes of the tunnels of what drains or has gone is worked out here as well, once: a tunnel has two numbers,
 //! its route's and its server's, and a table says which numbers are [`unwanted`](Setup::fate).
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use crate::balance::{Members, Record};
 use crate::identity::{self, ListenerKey, RouteKey, ServerKey};
 use crate::moment::Moment;
-use crate::plan::{BackendId, Listener, Mode, OnRemoved, Plan, Pool, PoolId};
+use crate::plan::{BackendId, HostRule, Listener, Mode, OnRemoved, PathRule, Plan, Pool, PoolId};
 use crate::rebalance::Episode;
 
 /// A plan at work.
@@ -36,9 +38,47 @@ pub struct Setup {
     _in_use: Arc<()>,
 }
 
-/// What tells a route from all others that there were.
+/// What is known of a route.
 #[derive(Debug)]
-struct Mark(u32);
+pub struct Mark {
+    /// What tells it from all others that there were.
+    id: u32,
+    /// As operators are told: the host, or `*` for any, with the path rule behind it.
+    pub name: Box<str>,
+    /// Its tunnels.
+    open: AtomicU32,
+}
+
+impl Mark {
+    fn new(id: u32, key: &RouteKey) -> Mark {
+        let host: Cow<'_, str> = match &key.host {
+            HostRule::Any => "*".into(),
+            HostRule::Exact(name) => name.into(),
+            HostRule::Suffix(suffix) => format!("*{suffix}").into(),
+        };
+        let path: Cow<'_, str> = match &key.path {
+            PathRule::Any => "".into(),
+            PathRule::Prefix(prefix) => prefix.into(),
+            PathRule::Exact(path) => format!("={path}").into(),
+        };
+        Mark { id, name: (host + path).into(), open: AtomicU32::new(0) }
+    }
+
+    /// A tunnel of its has opened.
+    pub fn opened(&self) {
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    /// A tunnel of its has ended.
+    pub fn closed(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// Its open tunnels.
+    pub fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+}
 
 /// What becomes of the tunnels of a route or a server. The greater is the harsher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +118,16 @@ impl Setup {
         self.members[usize::from(id.pool.0)].record(id.index)
     }
 
+    /// What is known of a listener's route.
+    pub fn mark(&self, listener: u16, route: u16) -> &Mark {
+        &self.routes[usize::from(listener)][usize::from(route)]
+    }
+
+    /// What is known of a listener's routes.
+    pub fn marks(&self, listener: usize) -> &[Arc<Mark>] {
+        &self.routes[listener]
+    }
+
     /// Whether the tunnels of any route or server have to go.
     pub fn is_choosy(&self) -> bool {
         !self.unwanted.routes.is_empty() || !self.unwanted.servers.is_empty()
@@ -87,7 +137,7 @@ impl Setup {
     /// listener's route and to that backend.
     pub fn fate(&self, of: &Setup, listener: u16, route: u16, backend: Option<BackendId>) -> Option<Fate> {
         let mark = of.routes.get(usize::from(listener)).and_then(|routes| routes.get(usize::from(route)));
-        let by_route = mark.and_then(|mark| self.unwanted.routes.get(&mark.0));
+        let by_route = mark.and_then(|mark| self.unwanted.routes.get(&mark.id));
         let by_server = backend.and_then(|id| self.unwanted.servers.get(&of.record(id).id));
         by_route.max(by_server).copied()
     }
@@ -206,7 +256,7 @@ impl Registry {
                 marks.push(Arc::clone(mark));
                 continue;
             }
-            let mark = mark.unwrap_or_else(|| Arc::new(Mark(self.id())));
+            let mark = mark.unwrap_or_else(|| Arc::new(Mark::new(self.id(), &key)));
             let fate = (drain || listener.drain).then_some(Fate::Drained);
             let route = Route { mark: Arc::downgrade(&mark), fate, on_removed, presence: Presence::Here };
             self.routes.insert(key, route);
@@ -269,7 +319,7 @@ impl Registry {
             }
             let mark = route.mark.upgrade();
             let fate = route.fate.max(draining.contains(&key.listener).then_some(Fate::Drained));
-            unwanted.routes.extend(mark.as_ref().and_then(|mark| Some((mark.0, fate?))));
+            unwanted.routes.extend(mark.as_ref().and_then(|mark| Some((mark.id, fate?))));
             mark.is_some()
         });
         self.servers.retain(|key, server| {

@@ -246,6 +246,7 @@ impl EventLoop {
             log::error!("cannot watch a listening socket, which is closed: {error}");
         }
         self.tools.journal.set_format(setup.plan.log.format);
+        self.is_measured = setup.plan.admin.is_some();
         let before = self.present;
         self.present = self.number(&setup);
         forget_unused(&mut self.generations, before, self.present);

@@ -46,6 +46,8 @@ const TRIES_SKIPPED: u32 = 64;
 pub struct Buffers {
     #[allow(clippy::vec_box, reason = "a buffer keeps its box from flow to flow")]
     spare: Vec<Box<Waiting>>,
+    /// Those that there are.
+    count: Arc<AtomicUsize>,
     pipes: Pipes,
 }
 
@@ -56,9 +58,18 @@ impl Buffers {
         Buffers { pipes, ..Buffers::default() }
     }
 
+    /// Counts those that there are, and pipes, in these.
+    pub fn count_in(&mut self, buffers: &Arc<AtomicUsize>, pipes: &Arc<AtomicUsize>) {
+        (self.count, self.pipes.open) = (Arc::clone(buffers), Arc::clone(pipes));
+    }
+
     /// A buffer with these bytes in it.
     fn with(&mut self, bytes: &[u8]) -> Box<Waiting> {
-        let fresh = || Box::new(Waiting { bytes: Vec::with_capacity(FILL_BYTES_MAX), start: 0 });
+        let fresh = || {
+            self.count.fetch_add(1, Relaxed);
+            let count = Some(Arc::clone(&self.count));
+            Box::new(Waiting { bytes: Vec::with_capacity(FILL_BYTES_MAX), start: 0, count })
+        };
         let mut buffer = self.spare.pop().unwrap_or_else(fresh);
         buffer.bytes.extend_from_slice(bytes);
         buffer
@@ -93,6 +104,16 @@ pub struct Waiting {
     bytes: Vec<u8>,
     /// How many of them have been flushed since; 0 <= start < bytes.len() while an engine holds it.
     start: usize,
+    /// Those of a pool, of which it is one.
+    count: Option<Arc<AtomicUsize>>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(count) = &self.count {
+            count.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 /// The pipes of a pool, counted for as long as they are open, whoever has them.
@@ -221,7 +242,7 @@ impl Engine {
         if bytes.is_empty() {
             return Engine::default();
         }
-        Engine::Bytes(Pace::Light, Box::new(Waiting { bytes, start: 0 }))
+        Engine::Bytes(Pace::Light, Box::new(Waiting { bytes, start: 0, count: None }))
     }
 
     /// Whether bytes wait for the sink.
@@ -442,7 +463,7 @@ mod tests {
     #[test]
     fn the_pool_keeps_a_few_buffers_of_its_own_kind_and_frees_the_rest() {
         let mut buffers = Buffers::default();
-        buffers.give_back(Box::new(Waiting { bytes: b"from an opening".to_vec(), start: 0 }));
+        buffers.give_back(Box::new(Waiting { bytes: b"from an opening".to_vec(), start: 0, count: None }));
         assert_eq!(buffers.spare.len(), 0);
         let lent: Vec<_> = (0..2 * SPARE_BUFFERS_MAX).map(|_| buffers.with(b"x")).collect();
         lent.into_iter().for_each(|buffer| buffers.give_back(buffer));

@@ -65,6 +65,17 @@ pub enum AtEnd {
     LeaveOpen,
 }
 
+/// What a flow is counted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A tunnel's, to the server.
+    Up,
+    /// A tunnel's, to the client.
+    Down,
+    /// Not a tunnel's.
+    Plain,
+}
+
 /// Where a flow stands when it can do no more for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -84,6 +95,7 @@ const READS_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Flow {
     phase: Phase,
+    way: Way,
     engine: Engine,
     /// Bytes that the sink has taken, less those that `discount` leaves out: below zero before it has taken those.
     flushed: i64,
@@ -96,7 +108,12 @@ impl Flow {
     /// A flow that begins with these bytes held.
     pub fn new(held: Vec<u8>, now: Moment) -> Flow {
         let engine = Engine::holding(held);
-        Flow { phase: Phase::Open, engine, flushed: 0, moved_at: now }
+        Flow { phase: Phase::Open, way: Way::Plain, engine, flushed: 0, moved_at: now }
+    }
+
+    /// It is a tunnel's, and goes this way.
+    pub fn going(self, way: Way) -> Flow {
+        Flow { way, ..self }
     }
 
     /// Counts none of the first bytes that it carries: they are a head.
@@ -212,14 +229,22 @@ impl Flow {
         let Filled::Bytes { taken, flushed } = filled else { return 0 };
         turn.tools.moved += taken;
         self.moved_at = turn.now;
-        self.flushed += flushed as i64;
+        self.count(flushed, turn);
         taken
+    }
+
+    /// Counts what the sink has taken.
+    #[inline]
+    fn count(&mut self, flushed: usize, turn: &mut Turn<'_>) {
+        let before = self.flushed();
+        self.flushed += flushed as i64;
+        turn.tools.carried[self.way as usize] += self.flushed() - before;
     }
 
     fn note_flushed(&mut self, flushed: usize, turn: &mut Turn<'_>) {
         if flushed > 0 {
             turn.tools.moved += flushed;
-            self.flushed += flushed as i64;
+            self.count(flushed, turn);
             self.moved_at = turn.now;
         }
     }

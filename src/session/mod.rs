@@ -147,6 +147,8 @@ pub struct Tools {
     pub has_come_back: bool,
     /// Bytes that were taken from sources, given to sinks after they were held, or dropped; the loop sets it back.
     pub moved: usize,
+    /// Payload bytes that sinks took since the start, by [`Way`](flow::Way).
+    pub carried: [u64; 3],
 }
 
 impl Tools {
@@ -167,6 +169,7 @@ impl Tools {
             has_opened: false,
             has_come_back: false,
             moved: 0,
+            carried: [0; 3],
         }
     }
 }
@@ -260,7 +263,11 @@ impl Turn<'_> {
     pub fn opened(&mut self, story: &Story) {
         self.holds.tunnel = Some(Via::new(story.route));
         self.tools.has_opened = true;
-        self.tools.stats.tunnel_opened();
+        self.tools.stats.tunnel_opened(story.handshake.unwrap_or_default());
+        self.setup.mark(story.listener, story.route).opened();
+        if let Some(id) = self.holds.backend {
+            self.setup.record(id).tunnel_opened();
+        }
         let wall = self.wall();
         self.tools.journal.open(story, self.setup, self.now, wall);
     }
@@ -268,6 +275,7 @@ impl Turn<'_> {
     /// Writes the last line of a session.
     pub fn log_close(&mut self, story: &Story, outcome: &Outcome) {
         let wall = self.wall();
+        self.tools.stats.ended(outcome.word(), outcome.ended_by().as_str(), outcome.rule());
         self.tools.journal.close(story, outcome, self.setup, self.now, wall);
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use super::engine::Trouble;
-use super::flow::{self, AtEnd, Everything, Flow};
+use super::flow::{self, AtEnd, Everything, Flow, Way};
 use super::story::{Note, Story};
 use super::transport::{Edges, Socket, Transport};
 use super::{Limit, Next, Turn, after, keepalive, reached, soonest};
@@ -68,7 +68,10 @@ impl<S: Socket> Relay<S> {
         haste: u16,
     ) -> Relay<S> {
         let [up_head, down_head] = story.overhead;
-        let flows = [Flow::new(up, now).discount(up_head), Flow::new(down, now).discount(down_head)];
+        let flows = [
+            Flow::new(up, now).going(Way::Up).discount(up_head),
+            Flow::new(down, now).going(Way::Down).discount(down_head),
+        ];
         let note = Note::new(story, now);
         Relay {
             ends,

@@ -155,9 +155,11 @@ impl<S: Socket> Call<S> {
         inbox: &mut Vec<u8>,
         turn: &Turn<'_>,
     ) -> Result<Option<Called<S>>, End> {
-        let Line::Connecting { server, .. } = std::mem::replace(&mut self.line, Line::Wanted) else {
+        let Line::Connecting { server, deadline } = std::mem::replace(&mut self.line, Line::Wanted) else {
             return Ok(None);
         };
+        let left = deadline.since(turn.now);
+        turn.tools.stats.connects.add_wait(turn.timeouts.connect.saturating_sub(left));
         if self.errand.asked.is_none() {
             let up = self.errand.letter.split_off(written);
             return Ok(Some(Called::Connected { server, up }));

@@ -524,7 +524,7 @@ fn a_client_that_takes_no_interim_response_is_not_its_server_s_fault() {
     play.run();
     play.wait_ms(60_000);
     assert_eq!((play.rest, play.outcome()), (Rest::Over, "adit stalled".into()));
-    assert!(!play.setup.record(BackendId { pool: PoolId(0), index: 0 }).is_out());
+    assert!(!play.setup.record(BackendId { pool: PoolId(0), index: 0 }).is_out(&play.setup.plan.pools[0]));
     check_given_back(&mut play);
 }
 
