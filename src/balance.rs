@@ -189,16 +189,19 @@ impl Record {
     }
 
     /// Its tunnels at present, and since it is known.
+    #[cfg(feature = "admin")]
     pub fn tunnels(&self) -> (u32, u64) {
         (self.tunnels.load(Relaxed), self.tunnels_opened.load(Relaxed))
     }
 
     /// Failed tries since it is known.
+    #[cfg(feature = "admin")]
     pub fn failures(&self) -> u64 {
         self.failed.load(Relaxed)
     }
 
     /// Whether failures have taken it out, by these rules.
+    #[cfg(any(feature = "admin", test))]
     pub fn is_out(&self, rules: &Pool) -> bool {
         self.out_by(rules).is_some()
     }

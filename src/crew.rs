@@ -5,14 +5,24 @@
 //! known of servers, the pace of closings. They talk by commands, which wake who gets one.
 
 use std::net::SocketAddr;
+#[cfg(feature = "admin")]
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mio::Waker;
 
+#[cfg(feature = "admin")]
+use crate::admin::drains::Spot;
+#[cfg(feature = "admin")]
+use crate::admin::host::Host;
+#[cfg(feature = "admin")]
+use crate::admin::http::Response;
+#[cfg(feature = "admin")]
+use crate::admin::search::{Findings, Survey};
 use crate::error::ReloadError;
 use crate::limit::PerAddress;
 use crate::listener::Listener;
@@ -45,14 +55,35 @@ pub enum Command {
     Serve(Box<Accepted>),
     /// See whether tunnels are to be spread anew.
     Spread,
+    /// Go through the tunnels, for an operator.
+    #[cfg(feature = "admin")]
+    Survey(Arc<Survey>),
+    /// What a worker has found. (For the first worker, as the next.)
+    #[cfg(feature = "admin")]
+    Surveyed(Box<Findings>),
+    /// The answer to an operator, on the connection with this number.
+    #[cfg(feature = "admin")]
+    Answer(u64, Box<Response>),
 }
 
 /// A configuration to go on with, and where session lines are to go from then on, if that changes.
 pub struct Reload {
-    pub plan: Plan,
+    pub exchange: Exchange,
     pub sink: Option<Option<Sink>>,
-    pub reply: SyncSender<Result<Reloaded, ReloadError>>,
+    pub reply: Reply,
 }
+
+/// What the configuration is exchanged for.
+pub enum Exchange {
+    /// Another one.
+    Plan(Box<Plan>),
+    /// The same, with something that an operator lets drain, or no more.
+    #[cfg(feature = "admin")]
+    Drain(Spot, bool),
+}
+
+/// Is told what became of a reload, once.
+pub type Reply = Box<dyn Fn(Result<Reloaded, ReloadError>) + Send + Sync>;
 
 /// What a reload has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,16 +112,12 @@ pub struct Adoption {
 pub struct Done {
     left: AtomicUsize,
     reloaded: Reloaded,
-    reply: SyncSender<Result<Reloaded, ReloadError>>,
+    reply: Reply,
 }
 
 impl Done {
     /// So many have a part in it.
-    pub fn new(
-        workers: usize,
-        reloaded: Reloaded,
-        reply: SyncSender<Result<Reloaded, ReloadError>>,
-    ) -> Arc<Done> {
+    pub fn new(workers: usize, reloaded: Reloaded, reply: Reply) -> Arc<Done> {
         Arc::new(Done { left: AtomicUsize::new(workers), reloaded, reply })
     }
 
@@ -98,7 +125,7 @@ impl Done {
     pub fn count(&self) -> bool {
         let is_last = self.left.fetch_sub(1, SeqCst) == 1;
         if is_last {
-            let _ = self.reply.try_send(Ok(self.reloaded.clone())); // there is room for one; or nobody waits
+            (self.reply)(Ok(self.reloaded.clone()));
         }
         is_last
     }
@@ -139,6 +166,11 @@ pub struct Crew {
     pub pace: Pace,
     /// When their clocks began.
     pub start: Instant,
+    /// Reloads that were refused.
+    pub refused_reloads: AtomicU64,
+    /// What the program around them does for operators.
+    #[cfg(feature = "admin")]
+    pub host: OnceLock<Host>,
 }
 
 impl Crew {
@@ -157,6 +189,9 @@ impl Crew {
             registry: Mutex::default(),
             pace: Pace::default(),
             start,
+            refused_reloads: AtomicU64::new(0),
+            #[cfg(feature = "admin")]
+            host: OnceLock::new(),
         };
         (Arc::new(crew), receivers)
     }
@@ -292,7 +327,7 @@ mod tests {
     #[test]
     fn a_reload_is_done_when_every_worker_has_done_its_part() {
         let (reply, reloading) = std::sync::mpsc::sync_channel(1);
-        let done = Done::new(2, Reloaded::default(), reply);
+        let done = Done::new(2, Reloaded::default(), Box::new(move |told| drop(reply.try_send(told))));
         assert!(!done.count() && !done.is_done());
         assert!(reloading.try_recv().is_err());
         assert!(done.count() && done.is_done());

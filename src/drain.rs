@@ -107,6 +107,8 @@ pub enum Why {
     Removed,
     /// It has reached its lifetime.
     Lifetime,
+    /// An operator said so.
+    Dismissed,
 }
 
 /// The tunnels of one worker that have to go.
@@ -144,12 +146,19 @@ impl Departures {
         self.entries.is_empty()
     }
 
-    /// A tunnel has to go. One that already has keeps its deadline; that its lifetime is over is never forgotten,
-    /// as it is told only once.
+    /// A tunnel has to go. One that already has keeps its deadline, unless an operator brings it forward; what is told
+    /// only once, that its lifetime is over and what an operator said, is never forgotten.
     pub fn add(&mut self, key: usize, standing: Standing, why: Why, deadline: Option<Moment>) {
         if let Some(entry) = self.entries.get_mut(&key) {
-            if why == Why::Lifetime {
-                entry.why = why;
+            match why {
+                Why::Drains | Why::Removed => {}
+                Why::Lifetime if entry.why == Why::Dismissed => {}
+                Why::Lifetime => entry.why = why,
+                Why::Dismissed => {
+                    let sooner = entry.deadline.into_iter().chain(deadline).min();
+                    *entry = Entry { why, deadline: sooner };
+                    self.deadlines.extend(sooner.map(|deadline| Reverse((deadline, key))));
+                }
             }
             return;
         }

@@ -55,6 +55,13 @@ pub enum StartError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The admin listener's token cannot be had.
+    Token {
+        /// The file, as in the configuration.
+        file: String,
+        /// Why not.
+        error: io::Error,
+    },
     /// The event loop's own descriptors could not be had.
     EventLoop(io::Error),
 }
@@ -63,6 +70,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            StartError::Token { file, error } => {
+                write!(f, "cannot read the admin listener's token from {file}: {error}")
+            }
             StartError::EventLoop(error) => write!(f, "cannot set up the event loop: {error}"),
         }
     }
@@ -71,7 +81,9 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            StartError::Listen { error, .. } | StartError::EventLoop(error) => Some(error),
+            StartError::Listen { error, .. }
+            | StartError::Token { error, .. }
+            | StartError::EventLoop(error) => Some(error),
         }
     }
 }

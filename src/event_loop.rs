@@ -15,6 +15,8 @@
 mod accepting;
 mod change;
 mod leaving;
+#[cfg(feature = "admin")]
+mod steering;
 
 use std::collections::VecDeque;
 use std::io;
@@ -95,6 +97,10 @@ const WAKER: Token = Token(usize::MAX);
 /// The tokens from here are listeners', those below sessions'.
 const LISTENERS: usize = 1 << (usize::BITS - 1);
 
+/// And from here those of the admin listener and its connections.
+#[cfg(feature = "admin")]
+const ADMIN: usize = LISTENERS | 1 << (usize::BITS - 2);
+
 /// Configurations that may be in use at once, so that a session can say in two bytes which is its own.
 const GENERATIONS_MAX: usize = 1 << 16;
 
@@ -145,6 +151,15 @@ pub struct EventLoop {
     clock: Clock,
     /// Whether somebody may want to know how long turns take. It costs a look at the clock.
     is_measured: bool,
+    /// What the first worker has for operators, until it is lent to what they ask for.
+    #[cfg(feature = "admin")]
+    steering: Option<Box<steering::Steering>>,
+    /// Operators' looks at this worker's tunnels.
+    #[cfg(feature = "admin")]
+    surveys: VecDeque<steering::Surveying>,
+    /// When there is something to do for operators.
+    #[cfg(feature = "admin")]
+    steer_at: Option<Moment>,
     tools: Tools,
 }
 
@@ -185,6 +200,8 @@ struct Undialed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
+    /// Asked to stop: still, until then.
+    Unready(Moment),
     /// Asked to stop: nobody is let in, sessions may end by themselves until then (`None`: as long as they like).
     Draining(Option<Moment>),
     /// Asked to stop at once.
@@ -234,6 +251,8 @@ impl EventLoop {
             polls.push(poll);
         }
         let (crew, receivers) = Crew::new(wakers, Instant::now());
+        #[cfg(feature = "admin")]
+        let wanted = steering::open(&plan, None)?;
         let opened = change::open(plan, &[], workers)?;
         let setup = Arc::new(crew.registry().set_up(opened.plan, opened.keys, Moment::START));
         let mut loops = Vec::with_capacity(workers);
@@ -244,6 +263,8 @@ impl EventLoop {
             event_loop.listen(listeners).map_err(StartError::EventLoop)?;
             loops.push(event_loop);
         }
+        #[cfg(feature = "admin")]
+        loops[0].begin_to_steer(wanted).map_err(StartError::EventLoop)?;
         for name in loops[0].local_addrs() {
             log::info!("listening on {name}");
         }
@@ -292,6 +313,12 @@ impl EventLoop {
             phase: Phase::Serving,
             clock,
             is_measured,
+            #[cfg(feature = "admin")]
+            steering: None,
+            #[cfg(feature = "admin")]
+            surveys: VecDeque::new(),
+            #[cfg(feature = "admin")]
+            steer_at: None,
             tools,
         }
     }
@@ -320,7 +347,12 @@ impl EventLoop {
 
     /// Whether it was asked to stop and has nothing left to do.
     pub fn is_over(&self) -> bool {
-        self.phase != Phase::Serving && self.slots.is_empty()
+        !self.is_serving() && self.slots.is_empty()
+    }
+
+    /// Whether clients are let in.
+    fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Unready(_))
     }
 
     /// One pass. Waits for something to do, at most `timeout`.
@@ -357,6 +389,8 @@ impl EventLoop {
         self.depart();
         self.spread();
         self.reap();
+        #[cfg(feature = "admin")]
+        self.steer();
         let [up, down, _] = self.tools.carried;
         self.tools.stats.carried([up, down]);
         if self.is_measured {
@@ -389,8 +423,11 @@ impl EventLoop {
         }
         let drain = match self.phase {
             Phase::Draining(deadline) => deadline,
+            Phase::Unready(until) => Some(until),
             Phase::Serving | Phase::Stopped => None,
         };
+        #[cfg(feature = "admin")]
+        let drain = drain.into_iter().chain(self.steer_at).min();
         let retry = self.listeners.iter().flatten().filter_map(|listener| listener.retry_at).min();
         let spread = self.spreadings.iter().map(|spreading| spreading.wake_at).min();
         let next = [self.timers.next(), self.paused_until, retry, drain, self.departures.next(), spread];
@@ -422,6 +459,14 @@ impl EventLoop {
             }
             let token = event.token().0;
             if let Some(index) = token.checked_sub(LISTENERS) {
+                #[cfg(feature = "admin")]
+                if let Some(index) = token.checked_sub(ADMIN) {
+                    self.steer_at = Some(Moment::START);
+                    if let Some(steering) = &mut self.steering {
+                        steering.mark(index, edges(event));
+                    }
+                    continue;
+                }
                 if let Some(Some(listener)) = self.listeners.get_mut(index) {
                     listener.mark();
                 }
@@ -654,7 +699,8 @@ impl EventLoop {
     fn expire(&mut self) {
         match self.phase {
             Phase::Draining(Some(deadline)) if deadline <= self.clock.now => self.stop(),
-            Phase::Draining(_) | Phase::Serving | Phase::Stopped => {}
+            Phase::Unready(until) if until <= self.clock.now => self.drain(),
+            Phase::Draining(_) | Phase::Unready(_) | Phase::Serving | Phase::Stopped => {}
         }
         let mut expired = Vec::new();
         while let Some(key) = self.timers.expired(self.clock.now) {
@@ -683,13 +729,19 @@ impl EventLoop {
     fn obey(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Drain => self.drain(),
+                Command::Drain => self.be_drained(),
                 Command::Stop => self.stop(),
                 Command::Reload(reload) => self.reload(*reload),
                 Command::Adopt(adoption) => self.adopt(*adoption),
                 Command::Exchanged => self.exchanged(),
                 Command::Serve(accepted) => self.serve(*accepted),
                 Command::Spread => self.begin_to_spread(),
+                #[cfg(feature = "admin")]
+                Command::Survey(survey) => self.begin_survey(survey),
+                #[cfg(feature = "admin")]
+                Command::Surveyed(findings) => self.surveyed(*findings),
+                #[cfg(feature = "admin")]
+                Command::Answer(number, response) => self.answered(number, &response),
             }
         }
     }
@@ -789,7 +841,9 @@ mod tests {
     fn reload(event_loop: &mut EventLoop, text: &str) {
         let plan = Config::from_toml(text).unwrap().check().unwrap();
         let (reply, reloading) = std::sync::mpsc::sync_channel(1);
-        event_loop.reload(crate::crew::Reload { plan, sink: None, reply });
+        let exchange = crate::crew::Exchange::Plan(Box::new(plan));
+        let reply = Box::new(move |told| drop(reply.try_send(told)));
+        event_loop.reload(crate::crew::Reload { exchange, sink: None, reply });
         // Another worker may have its part still to do.
         assert!(!matches!(reloading.try_recv(), Ok(Err(_))));
     }

@@ -4,6 +4,8 @@
 //! places are what an operator means by "the same": a listener is its address, a route its host and path on a listener,
 //! a server its address within an upstream. All else about them may change.
 
+#[cfg(feature = "admin")]
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::plan::{Address, HostRule, Listener, Mode, PathRule, Plan, Pool};
@@ -26,6 +28,23 @@ pub struct RouteKey {
     pub host: HostRule,
     /// Which paths it is for.
     pub path: PathRule,
+}
+
+#[cfg(feature = "admin")]
+impl RouteKey {
+    /// As operators are told of it: the host, or `*` for any, with the path rule behind it.
+    pub fn name(&self) -> String {
+        let host: Cow<'_, str> = match &self.host {
+            HostRule::Any => "*".into(),
+            HostRule::Exact(name) => name.into(),
+            HostRule::Suffix(suffix) => format!("*{suffix}").into(),
+        };
+        match &self.path {
+            PathRule::Any => host.into_owned(),
+            PathRule::Prefix(prefix) => host.into_owned() + prefix,
+            PathRule::Exact(path) => format!("{host}={path}"),
+        }
+    }
 }
 
 /// A server of an upstream.

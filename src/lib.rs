@@ -42,6 +42,8 @@
 #![warn(missing_docs)]
 
 pub mod access_log;
+#[cfg(feature = "admin")]
+mod admin;
 mod balance;
 pub mod changes;
 pub mod config;
@@ -68,6 +70,8 @@ mod stats;
 mod sys;
 mod timer;
 
+#[cfg(feature = "admin")]
+pub use admin::host::{Host, ReloadRequest};
 pub use config::Config;
 pub use crew::Reloaded;
 pub use error::{ConfigError, ReloadError, StartError};

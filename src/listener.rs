@@ -4,6 +4,8 @@ use std::fs::remove_file;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(feature = "admin")]
+use std::path::Path;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
@@ -51,19 +53,26 @@ impl Listener {
                 (Socket::Tcp(socket), Address::Tcp(bound))
             }
             Address::Unix(path) => {
-                let socket = UnixListener::from_std(sys::listen_unix(path, tcp.backlog)?);
+                let socket = UnixListener::from_std(sys::listen_unix(path, tcp.backlog, None)?);
                 (Socket::Unix(socket), Address::Unix(path.clone()))
             }
         };
-        Ok(Listener {
-            socket,
-            key: key.clone(),
-            place,
-            address,
-            ready: false,
-            retry_at: None,
-            owns_file: true,
-        })
+        Ok(Listener::new(socket, key, place, address))
+    }
+
+    fn new(socket: Socket, key: &ListenerKey, place: u16, address: Address) -> Listener {
+        let key = key.clone();
+        Listener { socket, key, place, address, ready: false, retry_at: None, owns_file: true }
+    }
+
+    /// As [`open`](Listener::open) on a unix socket, for its owner alone.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "admin")]
+    pub fn open_private(key: &ListenerKey, path: &Path, tcp: &Tcp) -> io::Result<Listener> {
+        let socket = Socket::Unix(UnixListener::from_std(sys::listen_unix(path, tcp.backlog, Some(0o600))?));
+        Ok(Listener::new(socket, key, 0, Address::Unix(path.to_owned())))
     }
 
     /// Another socket for another worker: of a TCP address one with a backlog of its own (socket(7), SO_REUSEPORT; this

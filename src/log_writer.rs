@@ -186,6 +186,11 @@ impl LogWriter {
         queue.wake(state);
     }
 
+    /// Whether lines of both go through the same queue.
+    pub fn is_same(&self, other: &LogWriter) -> bool {
+        Arc::ptr_eq(&self.log, &other.log)
+    }
+
     /// How many lines have been lost since the start.
     pub fn lost(&self) -> u64 {
         self.log.queue.lost.load(Relaxed)

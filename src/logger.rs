@@ -5,7 +5,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::panic;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -28,6 +28,8 @@ pub struct Logs {
     is_json: Arc<AtomicBool>,
     /// Whether the environment says what is worth a line.
     is_level_fixed: bool,
+    /// Session lines that were lost by writers that are no more.
+    lost_before: AtomicU64,
 }
 
 /// However the process ends, its last lines tell why: they are waited for. (Not when the logs themselves are dropped:
@@ -62,7 +64,13 @@ pub fn start(config: &Log) -> io::Result<Logs> {
         .format(|out, record| writeln!(out, "{}", message(record.level(), &record.args().to_string())))
         .target(Target::Pipe(Box::new(messages.clone())))
         .init();
-    let logs = Logs { messages, access: Mutex::new(access), is_json, is_level_fixed };
+    let logs = Logs {
+        messages,
+        access: Mutex::new(access),
+        is_json,
+        is_level_fixed,
+        lost_before: AtomicU64::new(0),
+    };
     logs.set_level(config.level);
     panic::set_hook(Box::new(log_panic));
     Ok(logs)
@@ -101,6 +109,17 @@ impl Logs {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All lines that were lost since the start.
+    #[cfg(feature = "admin")]
+    pub fn lost(&self) -> u64 {
+        self.messages.lost() + self.lost_before.load(Relaxed) + self.lost_elsewhere(self.access().as_ref())
+    }
+
+    /// Session lines that were lost, where they do not go where messages go.
+    fn lost_elsewhere(&self, access: Option<&LogWriter>) -> u64 {
+        access.filter(|access| !access.is_same(&self.messages)).map_or(0, LogWriter::lost)
+    }
+
     /// Takes session lines; `None`: nobody wants them.
     pub fn sink(&self) -> Option<impl FnMut(&[u8]) + Send + 'static> {
         self.access().clone().map(sink)
@@ -134,7 +153,15 @@ impl Logs {
     pub fn commit(&self, change: Change) {
         self.is_json.store(change.log.format == LogFormat::Json, Relaxed);
         self.set_level(change.log.level);
-        *self.access() = change.access;
+        let mut access = self.access();
+        let is_same = match (&*access, &change.access) {
+            (Some(before), Some(after)) => before.is_same(after),
+            (_, None) | (None, _) => false,
+        };
+        if !is_same {
+            self.lost_before.fetch_add(self.lost_elsewhere(access.as_ref()), Relaxed);
+        }
+        *access = change.access;
     }
 }
 

@@ -23,10 +23,16 @@ use std::sync::Arc;
 
 use adit::changes::Changes;
 use adit::{Config, ConfigError, Plan, StartError, Workers};
+#[cfg(feature = "admin")]
+use adit::{Host, ReloadRequest};
 
 use cli::{Command, Form};
 use logger::AtEnd;
-use reload::Reloader;
+#[cfg(feature = "admin")]
+use logger::Logs;
+#[cfg(feature = "admin")]
+use reload::Asker;
+use reload::{Reloader, Reloads};
 
 const EXIT_CONFIG: u8 = 1;
 const EXIT_START: u8 = 2;
@@ -117,8 +123,11 @@ fn serve(plan: &Plan, file: Option<&Path>, bind: impl FnOnce() -> Result<Workers
         proxy.set_access_log(sink);
     }
     let handle = proxy.handle();
-    let reloader = file.map(|file| Reloader::new(file.into(), handle.clone(), Arc::clone(&logs), plan));
-    if let Err(error) = signals::serve(signals, handle, Arc::clone(&logs), reloader) {
+    let reloader = |file: &Path| Reloader::new(file.into(), handle.clone(), Arc::clone(&logs), plan);
+    let reloads = file.map(|file| Arc::new(Reloads::new(reloader(file))));
+    #[cfg(feature = "admin")]
+    proxy.set_host(host(reloads.clone(), &logs));
+    if let Err(error) = signals::serve(signals, handle, Arc::clone(&logs), reloads) {
         return fail(EXIT_START, format_args!("cannot start a thread: {error}"));
     }
     adit::unmap_library_code();
@@ -126,6 +135,22 @@ fn serve(plan: &Plan, file: Option<&Path>, bind: impl FnOnce() -> Result<Workers
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_BUG, format_args!("the event loop failed: {error}")),
     }
+}
+
+/// What the process does for operators of its proxy.
+#[cfg(feature = "admin")]
+fn host(reloads: Option<Arc<Reloads>>, logs: &Arc<Logs>) -> Host {
+    let mut host = Host::default();
+    host.reload = reloads.map(|reloads| -> Box<dyn Fn(ReloadRequest) + Send + Sync> {
+        Box::new(move |request| {
+            if let Err(why) = reloads.ask(Asker::Operator(request)) {
+                log::error!("an operator asks for a reload: {why}");
+            }
+        })
+    });
+    let logs = Arc::clone(logs);
+    host.lost_lines = Some(Box::new(move || logs.lost()));
+    host
 }
 
 /// Prints what was asked for. A reader that has gone away already does not want it.

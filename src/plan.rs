@@ -32,6 +32,26 @@ pub struct Plan {
     pub admin: Option<Admin>,
     /// Who the process is to be once its listeners are open. That is for whoever owns the process to see to.
     pub run_as: RunAs,
+    /// What text it was read from.
+    pub source: Source,
+}
+
+/// The SHA-1 of the text that a plan was read from, for an operator to compare. Two plans that say the same are equal,
+/// whatever text they are from: so all of these are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source(pub Option<[u8; 20]>);
+
+impl PartialEq for Source {
+    fn eq(&self, _: &Source) -> bool {
+        true
+    }
+}
+
+impl Source {
+    /// As `sha1sum` writes it.
+    pub fn hex(self) -> Option<String> {
+        self.0.map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 /// Where an operator may look and steer.

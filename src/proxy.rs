@@ -4,12 +4,15 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::crew::{Command, Crew, Reload, Reloaded};
+#[cfg(feature = "admin")]
+use crate::admin::host::Host;
+use crate::crew::{Command, Crew, Exchange, Reload, Reloaded};
 use crate::error::{ReloadError, StartError};
 use crate::event_loop::EventLoop;
 use crate::plan::{Address, Plan, WorkerCount};
@@ -56,6 +59,18 @@ impl Proxy {
     /// listener that drains is not there, and once the proxy itself drains there is none.
     pub fn local_addrs(&self) -> Vec<Address> {
         self.event_loop.local_addrs()
+    }
+
+    /// What the program around it does for operators. Only the first time counts.
+    #[cfg(feature = "admin")]
+    pub fn set_host(&self, host: Host) {
+        let _ = self.handle.crew.host.set(host);
+    }
+
+    /// Where operators are listened for.
+    #[cfg(feature = "admin")]
+    pub fn admin_addr(&self) -> Option<Address> {
+        self.event_loop.admin_addr()
     }
 
     /// The clients that it serves at once (`[limits] max_connections`). Each takes up to two descriptors.
@@ -148,6 +163,18 @@ impl Workers {
     /// As [`Proxy::local_addrs`].
     pub fn local_addrs(&self) -> Vec<Address> {
         self.loops[0].local_addrs()
+    }
+
+    /// As [`Proxy::set_host`].
+    #[cfg(feature = "admin")]
+    pub fn set_host(&self, host: Host) {
+        let _ = self.handle.crew.host.set(host);
+    }
+
+    /// As [`Proxy::admin_addr`].
+    #[cfg(feature = "admin")]
+    pub fn admin_addr(&self) -> Option<Address> {
+        self.loops[0].admin_addr()
     }
 
     /// As [`Proxy::max_connections`], of all together.
@@ -264,9 +291,18 @@ impl Handle {
     }
 
     fn exchange(&self, plan: Plan, sink: Option<Option<Sink>>) -> Reloading {
-        let (reply, reloading) = sync_channel(1);
-        let _ = self.crew.tell(0, Command::Reload(Box::new(Reload { plan, sink, reply })));
+        let (sender, reloading) = sync_channel(1);
+        let reply = Box::new(move |told| drop(sender.try_send(told))); // there is room for one; or nobody waits
+        let _ = self.crew.tell(
+            0,
+            Command::Reload(Box::new(Reload { exchange: Exchange::Plan(Box::new(plan)), sink, reply })),
+        );
         reloading
+    }
+
+    /// Counts a reload that did not come as far as to the proxy, because the file was wrong.
+    pub fn reload_refused(&self) {
+        self.crew.refused_reloads.fetch_add(1, Relaxed);
     }
 
     /// The counters now, of all workers together.

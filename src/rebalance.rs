@@ -126,6 +126,13 @@ impl Episode {
         self.is_on()
     }
 
+    /// How many tunnels [`begin`](Episode::begin) would have closed, as things stand.
+    #[cfg(feature = "admin")]
+    pub fn surplus(&self, standings: &[Standing], rules: &Rebalance) -> u64 {
+        let expected = together(standings).max(self.expected.load(Relaxed));
+        surplus(standings, &kept(standings, expected, rules.within))
+    }
+
     /// It is no longer wanted that tunnels are spread.
     pub fn end(&self) {
         self.expected.store(0, Relaxed);

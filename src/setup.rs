@@ -9,7 +9,6 @@
 //! What becomes of the tunnels of what drains or has gone is worked out here as well, once: a tunnel has two numbers,
 //! its route's and its server's, and a table says which numbers are [`unwanted`](Setup::fate).
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -17,7 +16,7 @@ use std::sync::{Arc, Weak};
 use crate::balance::{Members, Record};
 use crate::identity::{self, ListenerKey, RouteKey, ServerKey};
 use crate::moment::Moment;
-use crate::plan::{BackendId, HostRule, Listener, Mode, OnRemoved, PathRule, Plan, Pool, PoolId};
+use crate::plan::{BackendId, Listener, Mode, OnRemoved, Plan, Pool, PoolId};
 use crate::rebalance::Episode;
 
 /// A plan at work.
@@ -44,24 +43,21 @@ pub struct Mark {
     /// What tells it from all others that there were.
     id: u32,
     /// As operators are told: the host, or `*` for any, with the path rule behind it.
+    #[cfg(feature = "admin")]
     pub name: Box<str>,
     /// Its tunnels.
     open: AtomicU32,
 }
 
 impl Mark {
+    #[cfg(feature = "admin")]
     fn new(id: u32, key: &RouteKey) -> Mark {
-        let host: Cow<'_, str> = match &key.host {
-            HostRule::Any => "*".into(),
-            HostRule::Exact(name) => name.into(),
-            HostRule::Suffix(suffix) => format!("*{suffix}").into(),
-        };
-        let path: Cow<'_, str> = match &key.path {
-            PathRule::Any => "".into(),
-            PathRule::Prefix(prefix) => prefix.into(),
-            PathRule::Exact(path) => format!("={path}").into(),
-        };
-        Mark { id, name: (host + path).into(), open: AtomicU32::new(0) }
+        Mark { id, name: key.name().into(), open: AtomicU32::new(0) }
+    }
+
+    #[cfg(not(feature = "admin"))]
+    fn new(id: u32, _: &RouteKey) -> Mark {
+        Mark { id, open: AtomicU32::new(0) }
     }
 
     /// A tunnel of its has opened.
@@ -75,6 +71,7 @@ impl Mark {
     }
 
     /// Its open tunnels.
+    #[cfg(feature = "admin")]
     pub fn open(&self) -> u32 {
         self.open.load(Relaxed)
     }
@@ -124,6 +121,7 @@ impl Setup {
     }
 
     /// What is known of a listener's routes.
+    #[cfg(feature = "admin")]
     pub fn marks(&self, listener: usize) -> &[Arc<Mark>] {
         &self.routes[listener]
     }
@@ -145,6 +143,16 @@ impl Setup {
     /// Whether all that is configured is as in a plan, whose listeners have the addresses that they are bound to.
     pub fn is_as(&self, plan: &Plan, keys: &[ListenerKey]) -> bool {
         self.keys == keys && self.plan == *plan
+    }
+
+    /// The plan with the addresses that were configured.
+    #[cfg(feature = "admin")]
+    pub fn configured(&self) -> Plan {
+        let mut plan = self.plan.clone();
+        for (listener, key) in plan.listeners.iter_mut().zip(&self.keys) {
+            listener.address.clone_from(&key.address);
+        }
+        plan
     }
 
     /// The setup of a plan that is the first one.

@@ -5,7 +5,6 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::thread;
 
 use adit::Handle;
@@ -15,39 +14,32 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::logger::Logs;
-use crate::reload::Reloader;
+use crate::reload::{Asker, Reloads};
 
 /// Takes over the signals that the command knows; [`serve`] acts on them, also on those that came in between.
 pub fn catch() -> io::Result<Signals> {
     Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])
 }
 
-/// Starts the thread that acts on signals, for as long as the process lives. There is a reloader where there is a file
+/// Starts the thread that acts on signals, for as long as the process lives. There are reloads where there is a file
 /// to be read.
 pub fn serve(
     mut signals: Signals,
     handle: Handle,
     logs: Arc<Logs>,
-    mut reloader: Option<Reloader>,
+    reloads: Option<Arc<Reloads>>,
 ) -> io::Result<()> {
     let mut act = move || {
         let mut stopping = false;
-        let mut reload: Option<Sender<()>> = None;
         for signal in signals.forever() {
             let name = signal_name(signal).unwrap_or("a signal");
             match signal {
                 SIGHUP if stopping => log::warn!("{name}: not reloading, as adit is about to stop"),
-                SIGHUP => {
-                    if let Some(reloader) = reloader.take() {
-                        let started = reloader.start();
-                        reload = started.map_err(|error| log::error!("{name}: no thread: {error}")).ok();
-                    }
-                    match reload.as_ref().map(|reload| reload.send(())) {
-                        Some(Ok(())) => log::info!("{name}: reloading"),
-                        Some(Err(_)) => log::error!("{name}: cannot reload, by a bug of adit's"),
-                        None => log::warn!("{name}: there is nothing to reload with"),
-                    }
-                }
+                SIGHUP => match reloads.as_ref().map(|reloads| reloads.ask(Asker::Signal)) {
+                    Some(Ok(())) => log::info!("{name}: reloading"),
+                    Some(Err(why)) => log::error!("{name}: {why}"),
+                    None => log::warn!("{name}: there is nothing to reload with"),
+                },
                 SIGUSR1 => reopen(&logs, name),
                 // What is left of those that were asked for: all of them end the process.
                 _ if stopping => {

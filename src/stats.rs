@@ -1,5 +1,5 @@
-//! Counters of a worker: written by its loop when sessions begin and end, where bulk passes, and for what messages carry
-//! once a turn; read by anybody.
+//! Counters of a worker: written by its loop when sessions begin and end, where bulk passes, and once a turn for what
+//! messages carry; read by anybody.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -229,6 +229,7 @@ impl<K: Ord + Copy> Tally<K> {
     }
 
     /// Adds all of it to what others have.
+    #[cfg(any(feature = "admin", test))]
     pub fn add_to(&self, sum: &mut BTreeMap<K, u64>) {
         for (key, count) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             *sum.entry(*key).or_insert(0) += count;
@@ -267,11 +268,13 @@ impl Histogram {
     }
 
     /// The greatest values of its buckets.
+    #[cfg(feature = "admin")]
     pub fn bounds(&self) -> &'static [u64] {
         self.bounds
     }
 
     /// Adds what each bucket has, and the sum, to what others have.
+    #[cfg(any(feature = "admin", test))]
     pub fn add_to(&self, buckets: &mut Vec<u64>, sum: &mut u64) {
         buckets.resize(self.buckets.len(), 0);
         for (sum, bucket) in buckets.iter_mut().zip(&self.buckets) {

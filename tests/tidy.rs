@@ -34,10 +34,21 @@ const TABLE: &[(&str, &[&str])] = &[
     // Text in, a plan out; of the world only the names of servers, resolved once.
     ("config", &["crate::config", "crate::error", "crate::plan", "toml", "serde"]),
     ("config", &["crate::proto::head", "crate::proto::target"]),
-    ("config", &["humantime", "ipnet", "strsim", "log::LevelFilter", "std::net::ToSocketAddrs"]),
+    ("config", &["humantime", "ipnet", "sha1", "strsim", "log::LevelFilter", "std::net::ToSocketAddrs"]),
     // The kernel, and nothing of ours.
     ("sys", &["libc", "socket2", "std::fs", "std::os", "std::net::TcpListener", "std::net::TcpStream"]),
     ("sys", &["unsafe"]),
+    // What operators ask, and how they are answered: on a transport, and of what is counted.
+    ("admin", &["crate::admin", "crate::access_log", "crate::balance", "crate::identity", "crate::moment"]),
+    (
+        "admin",
+        &["crate::plan", "crate::setup", "crate::stats", "crate::session::engine", "crate::sys::usage"],
+    ),
+    ("admin", &["form_urlencoded", "humantime", "ipnet", "serde", "serde_json"]),
+    ("admin::connection", &["crate::session::transport"]),
+    ("admin::host", &["crate::changes", "crate::crew"]),
+    ("admin::http", &["crate::error", "crate::proto::head", "httpdate"]),
+    ("admin::metrics", &["prometheus"]),
     // Machines meet streams. A server that fails is named at once, which is what `log` is for.
     ("session", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
     ("session", &["crate::access_log", "crate::balance", "crate::limit", "crate::route"]),
@@ -52,6 +63,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("crew", &["crate::error", "crate::limit", "crate::listener", "crate::pace", "crate::plan"]),
     ("crew", &["crate::session::journal::Sink", "crate::session::transport::Stream"]),
     ("crew", &["crate::setup", "crate::stats", "mio::Waker"]),
+    ("crew", &["crate::admin"]),
     // The loop: the poll, the slab and the clock.
     ("event_loop", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
     ("event_loop", &["crate::balance", "crate::drain", "crate::identity", "crate::rebalance"]),
@@ -59,9 +71,11 @@ const TABLE: &[(&str, &[&str])] = &[
     ("event_loop", &["crate::crew", "crate::event_loop", "crate::listener"]),
     ("event_loop", &["mio", "slab", "log", "fastrand::Rng", "std::os::fd"]),
     ("event_loop", &["crate::moment", "Instant::now", "Instant::elapsed", "SystemTime::now"]),
+    // Operators: the token is read from a file.
+    ("event_loop::steering", &["crate::access_log", "crate::admin", "serde", "std::fs"]),
     // What embedders see. The writer of log lines is a thread that waits for a disk, so that no loop has to.
     ("proxy", &["crate::crew", "crate::event_loop", "crate::error", "crate::plan", "crate::stats"]),
-    ("proxy", &["crate::session::journal::Sink", "std::os::fd"]),
+    ("proxy", &["crate::admin::host", "crate::session::journal::Sink", "std::os::fd"]),
     // Only where as many loops as are configured are asked for.
     ("proxy", &["std::thread"]),
     ("log_writer", &["std::fs", "std::os", "std::thread"]),

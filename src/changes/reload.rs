@@ -233,7 +233,8 @@ impl Reload<'_> {
     }
 
     fn tables(&self, changes: &mut Vec<Change>) {
-        let Plan { listeners: _, pools: _, limits, tcp, log, drain, workers, admin, run_as } = self.old;
+        let Plan { listeners: _, pools: _, limits, tcp, log, drain, workers, admin, run_as, source: _ } =
+            self.old;
         let new = self.new;
         let mut table = |thing, old, new, effect: &str| {
             let keys = differences(old, new);

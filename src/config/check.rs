@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use log::LevelFilter;
+use sha1::{Digest, Sha1};
 use toml::Spanned;
 
 use super::locate::{Fault, key, line};
@@ -16,8 +17,8 @@ use super::values::{self, Edit, Wrong, did_you_mean, quoted, wrong};
 use super::{File, Integer, Percent, Resolve, Table, Text, Texts, Wait};
 use crate::plan::{
     AccessTarget, Address, Admin, Balance, Drain, HashKey, HostRule, Limits, Listener, Log, LogFormat, Mode,
-    OnRemoved, Order, PathRule, Plan, PoolId, ProxyHeaderIn, Route, RunAs, Share, Strictness, Tcp, Template,
-    Timeouts, Trusted, WorkerCount,
+    OnRemoved, Order, PathRule, Plan, PoolId, ProxyHeaderIn, Route, RunAs, Share, Source, Strictness, Tcp,
+    Template, Timeouts, Trusted, WorkerCount,
 };
 
 /// Checks everything.
@@ -32,6 +33,7 @@ pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result
     let tcp = tcp(&file.tcp)?;
     let listeners = listeners(file, text, &upstreams, &timeouts)?;
     let admin = admin(&file.admin, &listeners)?;
+    let source = Source(Some(Sha1::digest(text.as_bytes()).into()));
     let mut pools = Vec::with_capacity(upstreams.written.len());
     for (index, (name, upstream)) in upstreams.written.iter().enumerate() {
         let pool = pools::pool(name, upstream, text, &listeners, resolve)?;
@@ -40,7 +42,7 @@ pub(super) fn plan(file: &File, text: &str, resolve: &mut Resolve<'_>) -> Result
         }
         pools.push(pool);
     }
-    Ok(Plan { listeners, pools, limits, tcp, log, drain, workers, admin, run_as })
+    Ok(Plan { listeners, pools, limits, tcp, log, drain, workers, admin, run_as, source })
 }
 
 /// A tcp listener has no request to take a value from: its clients would all go round robin, which nobody meant.

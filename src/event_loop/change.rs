@@ -7,11 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use mio::{Interest, Token};
 
+#[cfg(feature = "admin")]
+use super::steering;
 use super::{EventLoop, GENERATIONS_MAX, LISTENERS, Phase, forget_unused};
-use crate::crew::{Adoption, Command, Done, Reload, Reloaded};
+use crate::crew::{Adoption, Command, Done, Exchange, Reload, Reloaded, Reply};
 use crate::error::{ReloadError, StartError};
 use crate::identity::{self, ListenerKey};
 use crate::listener::Listener;
@@ -124,10 +127,25 @@ impl EventLoop {
         if self.is_exchanging() {
             return self.reloads.push_back(reload);
         }
-        let Reload { plan, sink, reply } = reload;
+        let Reload { exchange, sink, reply } = reload;
+        #[cfg(feature = "admin")]
+        let by_file = matches!(exchange, Exchange::Plan(_));
+        #[cfg(feature = "admin")]
+        let (plan, drains) = self.exchanged_for(exchange);
+        #[cfg(not(feature = "admin"))]
+        let Exchange::Plan(plan) = exchange;
+        #[cfg(not(feature = "admin"))]
+        let plan = *plan;
+        #[cfg(feature = "admin")]
+        let wanted = match steering::open(&plan, self.steering.as_deref()) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse(&reply, ReloadError::Start(error)),
+        };
         match self.prepare(plan) {
-            Err(error) => drop(reply.try_send(Err(error))), // there is room for one; or nobody waits
+            Err(error) => self.refuse(&reply, error),
             Ok(opened) => {
+                #[cfg(feature = "admin")]
+                self.note_exchange(drains, wanted, by_file);
                 let none = || (0..self.crew.size()).map(|_| Vec::new()).collect();
                 let (setup, fresh, reloaded) = match opened {
                     Some(opened) => self.follow(opened),
@@ -151,6 +169,12 @@ impl EventLoop {
                 }
             }
         }
+    }
+
+    /// Nothing changes, and whoever asked is told why.
+    fn refuse(&self, reply: &Reply, error: ReloadError) {
+        self.crew.refused_reloads.fetch_add(1, Relaxed);
+        reply(Err(error));
     }
 
     fn is_exchanging(&self) -> bool {
@@ -208,7 +232,7 @@ impl EventLoop {
         if let Some(sink) = sink {
             self.tools.journal.set_sink(sink);
         }
-        if self.phase == Phase::Serving && !Arc::ptr_eq(&setup, self.setup()) {
+        if self.is_serving() && !Arc::ptr_eq(&setup, self.setup()) {
             self.exchange(setup, listeners);
         }
         if done.count() && self.worker != 0 {

@@ -72,9 +72,25 @@ fn over(members: &Members, kept: &[u32]) -> Vec<usize> {
 }
 
 impl EventLoop {
-    /// Asked to stop: nobody is let in, sessions end by themselves, and tunnels are closed at their pace.
-    pub(super) fn drain(&mut self) {
+    /// Asked to stop: after a while, where one is configured, in which whoever sends clients is told to send no more.
+    pub(super) fn be_drained(&mut self) {
         if self.phase != Phase::Serving {
+            return;
+        }
+        match self.setup().plan.drain.delay {
+            Duration::ZERO => self.drain(),
+            delay => {
+                self.phase = Phase::Unready(self.clock.now + delay);
+                if self.worker == 0 {
+                    log::info!("draining in {delay:?}; until then clients are taken in");
+                }
+            }
+        }
+    }
+
+    /// Nobody is let in any more, sessions end by themselves, and tunnels are closed at their pace.
+    pub(super) fn drain(&mut self) {
+        if !self.is_serving() {
             return;
         }
         let deadline = self.setup().plan.drain.timeout.map(|timeout| self.clock.now + timeout);
@@ -90,8 +106,7 @@ impl EventLoop {
         let Drain { order, rate, .. } = self.setup().plan.drain;
         let after = self.departures.follow(order);
         let before = std::mem::replace(&mut self.departures, after);
-        let is_serving = self.phase == Phase::Serving;
-        if is_serving && before.is_empty() && !self.setup().is_choosy() {
+        if self.is_serving() && before.is_empty() && !self.setup().is_choosy() {
             return;
         }
         if before.is_empty() {
@@ -101,16 +116,17 @@ impl EventLoop {
         let keys: Vec<usize> = tunnels.map(|(key, _)| key).collect();
         for key in keys {
             match before.get(key) {
-                // Where there is no pace, it is closed when its lifetime is over.
-                Some((Why::Lifetime, _)) if rate == 0 => {
-                    self.send_off(key, Why::Lifetime, Some(self.clock.now));
+                // Where there is no pace, it is closed when its lifetime is over, or when an operator says so.
+                Some((why @ (Why::Lifetime | Why::Dismissed), _)) if rate == 0 => {
+                    self.send_off(key, why, Some(self.clock.now));
                 }
                 Some((why, deadline)) => {
                     // Reloads do not put it off, but may bring it forward.
                     let deadline = deadline.into_iter().chain(self.deadline()).min();
                     self.judge(key, deadline);
-                    if why == Why::Lifetime {
-                        self.send_off(key, why, deadline); // that stays over
+                    match why {
+                        Why::Lifetime | Why::Dismissed => self.send_off(key, why, deadline), // that stays so
+                        Why::Drains | Why::Removed => {}
                     }
                 }
                 None => self.judge(key, self.deadline()),
@@ -119,10 +135,10 @@ impl EventLoop {
     }
 
     /// When a tunnel goes at the latest that has to go from now on.
-    fn deadline(&self) -> Option<Moment> {
+    pub(super) fn deadline(&self) -> Option<Moment> {
         match self.phase {
             Phase::Draining(deadline) => deadline,
-            Phase::Serving | Phase::Stopped => {
+            Phase::Serving | Phase::Unready(_) | Phase::Stopped => {
                 self.setup().plan.drain.timeout.map(|timeout| self.clock.now + timeout)
             }
         }
@@ -137,12 +153,12 @@ impl EventLoop {
             Some(Fate::Closed) => self.send_off(key, Why::Removed, Some(self.clock.now)),
             Some(Fate::Removed) => self.send_off(key, Why::Removed, deadline),
             Some(Fate::Drained) => self.send_off(key, Why::Drains, deadline),
-            None if self.phase != Phase::Serving => self.send_off(key, Why::Drains, deadline),
+            None if !self.is_serving() => self.send_off(key, Why::Drains, deadline),
             None => {}
         }
     }
 
-    fn send_off(&mut self, key: usize, why: Why, deadline: Option<Moment>) {
+    pub(super) fn send_off(&mut self, key: usize, why: Why, deadline: Option<Moment>) {
         if let Some(standing) = self.slots[key].session.standing() {
             self.departures.add(key, standing, why, deadline);
         }
@@ -150,7 +166,7 @@ impl EventLoop {
 
     /// A session has become a tunnel. What it was opened with may be a configuration of yesterday.
     pub(super) fn welcome(&mut self, key: usize) {
-        if self.phase != Phase::Serving || self.setup().is_choosy() {
+        if !self.is_serving() || self.setup().is_choosy() {
             self.judge(key, self.deadline());
         }
     }
@@ -183,6 +199,7 @@ impl EventLoop {
                 Why::Drains => Outcome::Drained,
                 Why::Removed => Outcome::Removed,
                 Why::Lifetime => Outcome::Lifetime,
+                Why::Dismissed => Outcome::Dismissed,
             };
             self.close(key, Some(&outcome));
         }

@@ -435,6 +435,15 @@ impl<S: Socket> Session<S> {
         }
     }
 
+    /// The tunnel that it is, if it is one.
+    #[cfg(feature = "admin")]
+    pub fn tunnel(&self) -> Option<&Relay<S>> {
+        match self {
+            Session::Relaying(relay) => Some(relay),
+            Session::Opening(_) | Session::Exchanging(_) | Session::Closing(_) | Session::Gone => None,
+        }
+    }
+
     /// Whether it is a tunnel.
     #[cfg(test)]
     pub fn is_tunnel(&self) -> bool {

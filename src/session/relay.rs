@@ -246,6 +246,27 @@ impl<S: Socket> Relay<S> {
         Standing { opened: self.note.opened, moved_at: self.moved_at() }
     }
 
+    /// What its last line will say.
+    #[cfg(feature = "admin")]
+    pub fn note(&self) -> &Note {
+        &self.note
+    }
+
+    /// Payload bytes that it has carried, up and down.
+    pub fn carried(&self) -> [u64; 2] {
+        [self.flows[0].flushed(), self.flows[1].flushed()]
+    }
+
+    /// How it is getting on, in a word.
+    #[cfg(feature = "admin")]
+    pub fn state(&self) -> &'static str {
+        match self.state {
+            _ if self.flows.iter().any(Flow::is_held) => "stalled",
+            State::HalfClosed(_) => "half_closed",
+            State::Whole | State::Broken(..) => "open",
+        }
+    }
+
     /// When its lifetime is over, where that is still to be told.
     fn lifetime_ends(&self, timeouts: &Timeouts) -> Option<Moment> {
         let lifetime = timeouts.lifetime.filter(|_| !self.retired)?;
@@ -289,9 +310,10 @@ impl<S: Socket> Relay<S> {
     /// Closes both ends: by a reset where one of them has failed, and where bytes are dropped, so that what was passed
     /// on is not taken for the whole.
     pub fn close(self, backend: Option<BackendId>) -> Story {
+        let carried = self.carried();
         let mut story = self.note.into_story();
         story.backend = backend;
-        story.count(self.flows[0].flushed(), self.flows[1].flushed());
+        [story.bytes_up, story.bytes_down] = carried;
         let drops_bytes = self.flows.iter().any(|flow| flow.stalled_since().is_some());
         if drops_bytes || matches!(self.state, State::Broken(..)) {
             self.ends.into_iter().for_each(Transport::abort);

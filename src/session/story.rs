@@ -79,15 +79,17 @@ impl Id {
     pub fn bytes<'a>(&'a self, room: &'a mut [u8; 32]) -> &'a [u8] {
         match self {
             Id::Kept(text) => text.as_bytes(),
-            Id::Ours(bytes) => {
-                // `{:02x}` sixteen times would be 4,000 instructions.
-                for (pair, byte) in room.chunks_exact_mut(2).zip(bytes) {
-                    pair.copy_from_slice(&HEX[usize::from(*byte)]);
-                }
-                room
-            }
+            Id::Ours(bytes) => write_id(bytes, room),
         }
     }
+}
+
+/// An id of ours. `{:02x}` sixteen times would be 4,000 instructions.
+fn write_id<'a>(bytes: &[u8; 16], room: &'a mut [u8; 32]) -> &'a [u8] {
+    for (pair, byte) in room.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&HEX[usize::from(*byte)]);
+    }
+    room
 }
 
 impl Story {
@@ -233,6 +235,29 @@ impl Note {
             client,
             listener: story.listener,
             status: story.status.and_then(NonZeroU16::new),
+        }
+    }
+
+    /// The client.
+    #[cfg(feature = "admin")]
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// The request's host and path, as it came.
+    #[cfg(feature = "admin")]
+    pub fn asked(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        let part = |from: u16, to: u16| self.text.get(from.into()..to.into()).filter(|part| !part.is_empty());
+        let [method, host, path] = self.ends;
+        (part(method, host), part(host, path))
+    }
+
+    /// The id as it is written, in `room` where it is not kept as such.
+    #[cfg(feature = "admin")]
+    pub fn id<'a>(&'a self, room: &'a mut [u8; 32]) -> &'a [u8] {
+        match &self.text[self.ends[2].into()..] {
+            [] => write_id(&self.id, room),
+            kept => kept,
         }
     }
 

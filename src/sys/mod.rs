@@ -5,11 +5,13 @@
 
 mod libraries;
 pub mod splice;
+#[cfg(feature = "admin")]
+pub mod usage;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -110,7 +112,8 @@ pub fn listen_on(socket: &impl AsFd, backlog: u32) -> io::Result<()> {
 
 /// Binds and listens on a unix socket's path. A socket file that nobody listens on any more is replaced; anything
 /// else at that path is left alone.
-pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+/// A file mode, where there is one, is there before anybody can connect.
+pub fn listen_unix(path: &Path, backlog: u32, mode: Option<u32>) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
     match socket.bind(&address) {
@@ -119,6 +122,9 @@ pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
             socket.bind(&address)?;
         }
         bound => bound?,
+    }
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
     listen_on(&socket, backlog)?;
     socket.set_nonblocking(true)?;
