@@ -20,6 +20,8 @@ use crate::plan::LogFormat;
 pub(crate) enum Event {
     /// A tunnel was opened.
     Open,
+    /// A tunnel is open for a while.
+    Still,
     /// A session ended.
     Close,
 }
@@ -29,6 +31,7 @@ impl Event {
     pub fn as_str(self) -> &'static str {
         match self {
             Event::Open => "open",
+            Event::Still => "still",
             Event::Close => "close",
         }
     }

@@ -15,6 +15,7 @@
 mod accepting;
 mod change;
 mod leaving;
+mod rounds;
 #[cfg(feature = "admin")]
 mod steering;
 
@@ -151,6 +152,8 @@ pub struct EventLoop {
     clock: Clock,
     /// Whether somebody may want to know how long turns take. It costs a look at the clock.
     is_measured: bool,
+    /// Lines about open tunnels, where some are wanted.
+    rounds: rounds::Rounds,
     /// What the first worker has for operators, until it is lent to what they ask for.
     #[cfg(feature = "admin")]
     steering: Option<Box<steering::Steering>>,
@@ -261,6 +264,7 @@ impl EventLoop {
             let mut event_loop =
                 EventLoop::new(poll, commands, Arc::clone(&crew), worker, Arc::clone(&setup));
             event_loop.listen(listeners).map_err(StartError::EventLoop)?;
+            event_loop.set_rounds();
             loops.push(event_loop);
         }
         #[cfg(feature = "admin")]
@@ -313,6 +317,7 @@ impl EventLoop {
             phase: Phase::Serving,
             clock,
             is_measured,
+            rounds: rounds::Rounds::default(),
             #[cfg(feature = "admin")]
             steering: None,
             #[cfg(feature = "admin")]
@@ -389,6 +394,7 @@ impl EventLoop {
         self.depart();
         self.spread();
         self.reap();
+        self.make_rounds();
         #[cfg(feature = "admin")]
         self.steer();
         let [up, down, _] = self.tools.carried;
@@ -430,7 +436,15 @@ impl EventLoop {
         let drain = drain.into_iter().chain(self.steer_at).min();
         let retry = self.listeners.iter().flatten().filter_map(|listener| listener.retry_at).min();
         let spread = self.spreadings.iter().map(|spreading| spreading.wake_at).min();
-        let next = [self.timers.next(), self.paused_until, retry, drain, self.departures.next(), spread];
+        let next = [
+            self.timers.next(),
+            self.paused_until,
+            retry,
+            drain,
+            self.departures.next(),
+            spread,
+            self.rounds.next_at,
+        ];
         let next = next.into_iter().flatten().min();
         match next {
             None => timeout,

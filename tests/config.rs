@@ -543,6 +543,10 @@ level = ▶3
 query = ▶"yes"
 ! log.query: found the string "yes", expected a boolean
 @file
+[log]
+every = ▶"999ms"
+! log.every: "999ms" is out of range (at least "1s", or "off")
+@file
 user = ▶"a:b"
 ! user: "a:b" is no name of a user or a group
 @admin

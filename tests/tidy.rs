@@ -71,6 +71,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("event_loop", &["crate::crew", "crate::event_loop", "crate::listener"]),
     ("event_loop", &["mio", "slab", "log", "fastrand::Rng", "std::os::fd"]),
     ("event_loop", &["crate::moment", "Instant::now", "Instant::elapsed", "SystemTime::now"]),
+    // Lines about open tunnels.
+    ("event_loop::rounds", &[]),
     // Operators: the token is read from a file.
     ("event_loop::steering", &["crate::access_log", "crate::admin", "serde", "std::fs"]),
     // What embedders see. The writer of log lines is a thread that waits for a disk, so that no loop has to.

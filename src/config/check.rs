@@ -123,12 +123,14 @@ fn log(written: &super::Log) -> Result<Log, Fault> {
             .map(AccessTarget::File)
             .map_err(|wrong| wrong.help("\"off\", \"stderr\", \"stdout\" or the path of a file")),
     })?;
+    let every = wait_or_off(&written.every, None)?;
+    within(&written.every, every, seconds(1)..=Duration::MAX, "at least \"1s\", or \"off\"")?;
     Ok(Log {
         level: choose(&written.level, LevelFilter::Info, &levels)?,
         access: access.unwrap_or(AccessTarget::Stderr),
         format: choose(&written.format, LogFormat::Text, &formats)?,
         query: written.query,
-        every: wait_or_off(&written.every, None)?,
+        every,
     })
 }
 

@@ -274,6 +274,7 @@ impl EventLoop {
         let before = self.present;
         self.present = self.number(&setup);
         forget_unused(&mut self.generations, before, self.present);
+        self.set_rounds();
         self.review();
         self.begin_to_spread();
     }

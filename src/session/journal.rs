@@ -60,6 +60,11 @@ impl Journal {
         self.write(story, Event::Open, None, setup, now, wall);
     }
 
+    /// A line of a tunnel that is still open.
+    pub fn still(&mut self, story: &Story, setup: &Setup, now: Moment, wall: SystemTime) {
+        self.write(story, Event::Still, None, setup, now, wall);
+    }
+
     /// The last line of a session.
     pub fn close(&mut self, story: &Story, outcome: &Outcome, setup: &Setup, now: Moment, wall: SystemTime) {
         self.write(story, Event::Close, Some(outcome), setup, now, wall);

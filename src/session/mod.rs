@@ -436,7 +436,6 @@ impl<S: Socket> Session<S> {
     }
 
     /// The tunnel that it is, if it is one.
-    #[cfg(feature = "admin")]
     pub fn tunnel(&self) -> Option<&Relay<S>> {
         match self {
             Session::Relaying(relay) => Some(relay),

@@ -246,6 +246,14 @@ impl<S: Socket> Relay<S> {
         Standing { opened: self.note.opened, moved_at: self.moved_at() }
     }
 
+    /// Its story so far.
+    pub fn story(&self, backend: Option<BackendId>) -> Story {
+        let mut story = self.note.clone().into_story();
+        story.backend = backend;
+        [story.bytes_up, story.bytes_down] = self.carried();
+        story
+    }
+
     /// What its last line will say.
     #[cfg(feature = "admin")]
     pub fn note(&self) -> &Note {

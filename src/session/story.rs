@@ -202,7 +202,7 @@ impl Display for Client {
 ///
 /// It says no backend: the tunnel is counted for it, so that the loop knows. Nor how long heads were: a tunnel's flows
 /// count payload only.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Note {
     /// When the tunnel opened.
     pub opened: Moment,
