@@ -1,6 +1,6 @@
 //! How it stands: what is configured, and what is counted about it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -84,17 +84,13 @@ impl View<'_> {
         )
     }
 
-    /// The servers of an upstream, with what is known of each. One that is named twice is one.
+    /// The servers of an upstream, with what is known of each.
     pub fn servers(&self, pool: usize) -> impl Iterator<Item = (BackendId, &Backend, &Record)> {
-        let records = self.setup.members[pool].records();
-        let mut seen = HashSet::new();
-        let backends = self.setup.plan.pools[pool].backends.iter().zip(records).enumerate();
-        backends.filter(move |(_, (_, record))| seen.insert(record.id)).map(
-            move |(index, (backend, record))| {
-                let id = BackendId { pool: PoolId(pool as u16), index: index as u16 }; // a plan has no more
-                (id, backend, &**record)
-            },
-        )
+        let backends = self.setup.plan.pools[pool].backends.iter().zip(self.setup.members[pool].records());
+        backends.enumerate().map(move |(index, (backend, record))| {
+            let id = BackendId { pool: PoolId(pool as u16), index: index as u16 }; // a plan has no more
+            (id, backend, &**record)
+        })
     }
 }
 

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each test file uses its own part of this
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod process;
 pub mod text;
 
@@ -27,6 +29,8 @@ pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 pub struct Running {
     pub addresses: Vec<Address>,
     pub handle: Handle,
+    /// Where operators are listened for.
+    pub admin: Option<Address>,
     log: Receiver<String>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -51,8 +55,12 @@ pub fn start(config: &str) -> Running {
     let (sink, log) = lines();
     proxy.set_access_log(sink);
     let (addresses, handle) = (proxy.local_addrs(), proxy.handle());
+    #[cfg(feature = "admin")]
+    let admin = proxy.admin_addr();
+    #[cfg(not(feature = "admin"))]
+    let admin = None;
     let thread = Some(std::thread::spawn(move || proxy.run()));
-    Running { addresses, handle, log, thread }
+    Running { addresses, handle, admin, log, thread }
 }
 
 /// As [`start`], with as many workers as the configuration says.
@@ -61,8 +69,12 @@ pub fn start_workers(config: &str) -> Running {
     let (sink, log) = lines();
     workers.set_access_log(sink);
     let (addresses, handle) = (workers.local_addrs(), workers.handle());
+    #[cfg(feature = "admin")]
+    let admin = workers.admin_addr();
+    #[cfg(not(feature = "admin"))]
+    let admin = None;
     let thread = Some(std::thread::spawn(move || workers.run()));
-    Running { addresses, handle, log, thread }
+    Running { addresses, handle, admin, log, thread }
 }
 
 /// One http listener in front of one server, with further text at the end of the file.
@@ -84,6 +96,12 @@ impl Running {
     /// The address of the first listener.
     pub fn address(&self) -> SocketAddr {
         self.address_of(0)
+    }
+
+    /// An operator.
+    #[cfg(feature = "admin")]
+    pub fn operator(&self) -> admin::Operator {
+        admin::Operator::connect(self.admin.as_ref().expect("an admin listener"))
     }
 
     /// A client of the first listener.
