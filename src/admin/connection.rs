@@ -85,9 +85,17 @@ impl<S: Socket> Connection<S> {
         self.deadline
     }
 
-    /// Whether it waits for a request of which nothing has come yet.
-    pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Reading) && self.reader.is_empty()
+    /// Where it stands among those that can make room for another: who asks nothing first, then who takes long to, then
+    /// who takes long to be answered; and of these who has done so for longest. `None`: its answer is in the making.
+    pub fn place_to_go(&self) -> Option<(u8, Moment)> {
+        let class = match self.state {
+            State::Reading if self.reader.is_empty() => 0,
+            State::Lingering => 1,
+            State::Reading => 2,
+            State::Answering { .. } => 3,
+            State::Asked { .. } => return None,
+        };
+        Some((class, self.deadline))
     }
 
     /// Goes on, by one request at most.
@@ -220,3 +228,195 @@ impl<S: Socket> Connection<S> {
 }
 
 const _: () = assert!(READ_BYTES_MAX <= HELD_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::session::script::{Peer, Scripted, pair};
+
+    const START: Date = Date { read_at: Moment::START, read: SystemTime::UNIX_EPOCH };
+    const REQUEST: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    struct Bench {
+        connection: Connection<Scripted>,
+        peer: Peer,
+        now: Moment,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let (socket, peer) = pair();
+            let connection = Connection::new(Transport::connected(socket), Moment::START);
+            Bench { connection, peer, now: Moment::START }
+        }
+
+        /// Tells of edges, and lets it go on.
+        fn advance(&mut self) -> Wish {
+            let edges = std::mem::take(&mut self.peer.wire().edges);
+            self.connection.mark(edges);
+            self.connection.advance(self.now, START)
+        }
+
+        fn sends(&mut self, text: impl AsRef<[u8]>) -> Wish {
+            self.peer.sends(text);
+            self.advance()
+        }
+
+        fn after(&mut self, wait: Duration) -> Wish {
+            self.now = self.now + wait;
+            self.advance()
+        }
+
+        fn answer(&mut self, text: &str) -> Wish {
+            self.connection.answer(&Response::text(200, text), self.now, START);
+            self.advance()
+        }
+
+        fn got(&self) -> String {
+            String::from_utf8(std::mem::take(&mut self.peer.wire().got)).unwrap()
+        }
+    }
+
+    fn asked(wish: Wish) -> String {
+        match wish {
+            Wish::Answer(request) => request.path,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn requests_are_answered_one_after_the_other_however_they_arrive() {
+        let mut bench = Bench::new();
+        for byte in REQUEST[..REQUEST.len() - 1].bytes() {
+            assert_eq!(bench.sends([byte]), Wish::Wait);
+        }
+        assert_eq!(asked(bench.sends("\nGET /y HTTP/1.1\r\nHost: a\r\n\r\nGET /z HT")), "/x");
+        assert_eq!(bench.advance(), Wish::Wait, "one at a time");
+        assert_eq!(bench.answer("first"), Wish::More);
+        assert!(bench.got().ends_with("\r\n\r\nfirst\n"));
+        assert_eq!(asked(bench.advance()), "/y");
+        assert_eq!(bench.answer("second"), Wish::More);
+        assert_eq!(bench.advance(), Wish::Wait);
+        assert_eq!(asked(bench.sends("TP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")), "/z");
+        assert_eq!(bench.answer("last"), Wish::Wait);
+        assert!(bench.got().contains("\r\nConnection: close\r\n"));
+        assert_eq!(bench.peer.wire().finished, 1);
+        bench.peer.ends();
+        assert_eq!(bench.advance(), Wish::Close);
+    }
+
+    #[test]
+    fn who_dribbles_is_told_that_it_takes_too_long() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.sends("G"), Wish::Wait);
+        for _ in 0..9 {
+            bench.peer.sends("E");
+            assert_eq!(bench.after(Duration::from_secs(1)), Wish::Wait, "more bytes do not extend it");
+        }
+        assert_eq!(bench.after(Duration::from_secs(1)), Wish::Wait);
+        assert!(bench.got().starts_with("HTTP/1.1 408 "));
+        assert_eq!(bench.after(LINGER_TIMEOUT), Wish::Close);
+    }
+
+    #[test]
+    fn who_asks_nothing_is_left_alone_for_a_while() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.after(IDLE_TIMEOUT - Duration::from_secs(1)), Wish::Wait);
+        assert_eq!(asked(bench.sends(REQUEST)), "/x");
+        assert_eq!(bench.answer(""), Wish::Wait);
+        assert_eq!(bench.after(IDLE_TIMEOUT - Duration::from_secs(1)), Wish::Wait);
+        assert_eq!(bench.after(Duration::from_secs(1)), Wish::Close);
+        assert!(bench.got().starts_with("HTTP/1.1 200 "), "and nothing behind it");
+    }
+
+    #[test]
+    fn who_takes_nothing_is_waited_for_as_long_as_he_takes_a_little() {
+        let mut bench = Bench::new();
+        bench.peer.wire().room = 10;
+        assert_eq!(asked(bench.sends(REQUEST)), "/x");
+        assert_eq!(bench.answer(&"x".repeat(1000)), Wish::Wait);
+        for _ in 0..3 {
+            bench.peer.takes(10);
+            assert_eq!(bench.after(STALL_TIMEOUT - Duration::from_secs(1)), Wish::Wait);
+        }
+        assert_eq!(bench.after(STALL_TIMEOUT), Wish::Close);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_an_answer() {
+        let mut bench = Bench::new();
+        assert_eq!(asked(bench.sends(REQUEST)), "/x");
+        assert_eq!(bench.after(ANSWER_TIMEOUT), Wish::Wait);
+        assert!(bench.got().starts_with("HTTP/1.1 503 "));
+        // The true one may still come, and is nobody's any more.
+        bench.connection.answer(&Response::text(200, "late"), bench.now, START);
+        assert_eq!((bench.advance(), bench.got().as_str()), (Wish::Wait, ""));
+    }
+
+    #[test]
+    fn what_is_no_request_is_the_last() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.sends("\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"), Wish::Wait);
+        assert!(bench.got().starts_with("HTTP/1.1 400 "));
+        assert_eq!(bench.sends("and more"), Wish::More, "which is dropped");
+        assert_eq!(bench.after(LINGER_TIMEOUT), Wish::Close);
+    }
+
+    #[test]
+    fn an_end_and_a_reset_end_it() {
+        let mut bench = Bench::new();
+        bench.peer.sends("GET");
+        bench.peer.ends();
+        assert_eq!(bench.advance(), Wish::Close);
+        // Behind a whole request an end is none yet: there is an answer to be had.
+        let mut bench = Bench::new();
+        bench.peer.sends(REQUEST);
+        bench.peer.ends();
+        assert_eq!(asked(bench.advance()), "/x");
+        assert_eq!(bench.answer("still"), Wish::More);
+        assert!(bench.got().ends_with("still\n"));
+        assert_eq!(bench.advance(), Wish::Close);
+        for before in ["", "GET", REQUEST] {
+            let mut bench = Bench::new();
+            bench.sends(before);
+            bench.peer.resets();
+            let edges = Edges { failed: true, ..Edges::default() };
+            bench.connection.mark(edges);
+            assert_eq!(bench.advance(), Wish::Close, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn who_floods_is_read_no_faster_than_answered() {
+        let mut bench = Bench::new();
+        assert_eq!(asked(bench.sends(REQUEST.repeat(10_000))), "/x");
+        let left = bench.peer.wire().arrived.len();
+        for _ in 0..100 {
+            assert_eq!(bench.advance(), Wish::Wait);
+        }
+        assert_eq!(bench.peer.wire().arrived.len(), left);
+        assert!(bench.connection.reader.held() <= READ_BYTES_MAX);
+        let body = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES_MAX}\r\n\r\n");
+        let mut bench = Bench::new();
+        bench.sends(body + &"x".repeat(BODY_BYTES_MAX - 1));
+        assert!(bench.connection.reader.held() <= HELD_BYTES_MAX);
+    }
+
+    #[test]
+    fn room_is_made_by_who_asks_nothing_then_by_who_takes_long() {
+        let second = Moment::START + Duration::from_secs(1);
+        let (mut idle, mut dribbles, mut asks, mut stalls) =
+            (Bench::new(), Bench::new(), Bench::new(), Bench::new());
+        idle.now = second;
+        dribbles.sends("G");
+        asks.sends(REQUEST);
+        stalls.peer.wire().room = 0;
+        stalls.sends(REQUEST);
+        stalls.answer("x");
+        let place = |bench: &Bench| bench.connection.place_to_go();
+        assert!(place(&idle) < place(&dribbles) && place(&dribbles) < place(&stalls));
+        assert_eq!(place(&asks), None);
+    }
+}

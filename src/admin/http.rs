@@ -144,6 +144,12 @@ impl Reader {
         self.bytes.is_empty()
     }
 
+    /// Bytes that are held.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Takes out the next request, if all of it is there. What is no request is answered, and is the end.
     pub fn next(&mut self) -> Result<Option<Request>, Response> {
         let bad = |why: &str| Response::error(400, why);

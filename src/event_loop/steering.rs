@@ -40,7 +40,7 @@ use crate::session::transport::{Edges, Stream, Transport, Watch};
 use crate::sys::usage;
 use crate::sys::{self, Sharing};
 
-/// Operators' connections. Further ones wait in the backlog, or take the place of one that asks nothing.
+/// Operators' connections. A further one takes the place of one that asks nothing, or takes long to.
 const CONNECTIONS_MAX: usize = 32;
 
 /// Operators that wait to be let in.
@@ -170,13 +170,13 @@ impl Steering {
     /// Whether operators wait who may be let in.
     fn has_callers(&self) -> bool {
         let is_called = self.door.as_ref().is_some_and(|door| door.listener.ready);
-        is_called && (self.connections.len() < CONNECTIONS_MAX || self.idle().is_some())
+        is_called && (self.connections.len() < CONNECTIONS_MAX || self.first_to_go().is_some())
     }
 
-    /// The connection that has asked nothing for longest, if any asks nothing.
-    fn idle(&self) -> Option<usize> {
-        let idle = self.connections.iter().filter(|(_, visit)| visit.connection.is_idle());
-        idle.min_by_key(|(_, visit)| visit.connection.deadline()).map(|(key, _)| key)
+    /// The connection that makes room for another.
+    fn first_to_go(&self) -> Option<usize> {
+        let place = |(key, visit): (usize, &Visit)| Some((visit.connection.place_to_go()?, key));
+        self.connections.iter().filter_map(place).min().map(|(_, key)| key)
     }
 }
 
@@ -336,7 +336,7 @@ impl EventLoop {
             match door.listener.accept() {
                 Ok((stream, _)) => {
                     if steering.connections.len() >= CONNECTIONS_MAX {
-                        if let Some(key) = steering.idle() {
+                        if let Some(key) = steering.first_to_go() {
                             steering.close(key);
                         }
                     }

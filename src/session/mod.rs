@@ -29,7 +29,7 @@ pub mod journal;
 pub mod opening;
 pub mod relay;
 #[cfg(test)]
-mod script;
+pub mod script;
 #[cfg(test)]
 mod simulation;
 pub mod story;
