@@ -265,7 +265,7 @@ mod tests {
         }
 
         fn after(&mut self, wait: Duration) -> Wish {
-            self.now = self.now + wait;
+            self.now += wait;
             self.advance()
         }
 
