@@ -135,14 +135,14 @@ impl EventLoop {
         #[cfg(not(feature = "admin"))]
         let Exchange::Plan(plan) = exchange;
         #[cfg(not(feature = "admin"))]
-        let plan = *plan;
+        let (plan, by_file) = (*plan, true);
         #[cfg(feature = "admin")]
         let wanted = match steering::open(&plan, self.steering.as_deref()) {
             Ok(wanted) => wanted,
-            Err(error) => return self.refuse(&reply, ReloadError::Start(error)),
+            Err(error) => return self.refuse(&reply, ReloadError::Start(error), by_file),
         };
         match self.prepare(plan) {
-            Err(error) => self.refuse(&reply, error),
+            Err(error) => self.refuse(&reply, error, by_file),
             Ok(opened) => {
                 #[cfg(feature = "admin")]
                 self.note_exchange(drains, wanted, by_file);
@@ -172,8 +172,8 @@ impl EventLoop {
     }
 
     /// Nothing changes, and whoever asked is told why.
-    fn refuse(&self, reply: &Reply, error: ReloadError) {
-        self.crew.refused_reloads.fetch_add(1, Relaxed);
+    fn refuse(&self, reply: &Reply, error: ReloadError, by_file: bool) {
+        self.crew.refused_reloads.fetch_add(by_file.into(), Relaxed);
         reply(Err(error));
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -150,6 +151,12 @@ impl Steering {
         }
     }
 
+    fn close_all(&mut self) {
+        self.connections.clear();
+        self.ready.clear();
+        self.gatherings.clear();
+    }
+
     fn close(&mut self, key: usize) {
         let Some(visit) = self.connections.try_remove(key) else { return };
         self.ready.retain(|&ready| ready != key);
@@ -254,9 +261,7 @@ impl EventLoop {
             }
         }
         if before.is_some() {
-            steering.connections.clear();
-            steering.ready.clear();
-            steering.gatherings.clear();
+            steering.close_all();
         }
         if steering.door.is_none() {
             (steering.history, steering.spare) = (History::default(), None);
@@ -304,24 +309,33 @@ impl EventLoop {
         if self.steer_at.is_none_or(|at| at > self.clock.now) {
             return; // as in nearly every turn
         }
-        self.survey();
-        if let Some(mut steering) = self.steering.take() {
-            self.let_in(&mut steering);
-            self.serve_operators(&mut steering);
-            if steering.door.is_some() && steering.history.next_at().is_none_or(|at| at <= self.clock.now) {
-                steering.history.add(
-                    self.clock.now,
-                    self.tools.date.at(self.clock.now),
-                    self.crew.snapshot(),
-                );
+        let mut steering = self.steering.take();
+        let steered = catch_unwind(AssertUnwindSafe(|| {
+            self.survey();
+            if let Some(steering) = &mut steering {
+                self.let_in(steering);
+                self.serve_operators(steering);
+                self.sample(steering);
             }
-            self.steer_at = steering.next_at();
-            self.steering = Some(steering);
-        } else {
-            self.steer_at = None;
+        }));
+        if steered.is_err() {
+            // As a session's: it ends who may have caused it, and nobody else.
+            self.tools.stats.panicked();
+            log::error!("operators' connections have been closed by a bug of adit's; all else goes on");
+            self.surveys.clear();
+            if let Some(steering) = &mut steering {
+                steering.close_all();
+            }
         }
-        if !self.surveys.is_empty() {
-            self.steer_at = Some(Moment::START);
+        let next_at = steering.as_ref().and_then(|steering| steering.next_at());
+        self.steer_at = if self.surveys.is_empty() { next_at } else { Some(Moment::START) };
+        self.steering = steering;
+    }
+
+    /// Takes a sample of how it stands, if one is due.
+    fn sample(&self, steering: &mut Steering) {
+        if steering.door.is_some() && steering.history.next_at().is_none_or(|at| at <= self.clock.now) {
+            steering.history.add(self.clock.now, self.tools.date.at(self.clock.now), self.crew.snapshot());
         }
     }
 
@@ -331,7 +345,10 @@ impl EventLoop {
                 (door.listener.ready, door.listener.retry_at) = (true, None);
             }
         }
-        while steering.has_callers() {
+        for _ in 0..CONNECTIONS_MAX {
+            if !steering.has_callers() {
+                return;
+            }
             let Some(door) = &mut steering.door else { return };
             match door.listener.accept() {
                 Ok((stream, _)) => {
@@ -347,11 +364,14 @@ impl EventLoop {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.listener.ready = false,
                 Err(error) if sys::is_exhaustion(&error) && steering.spare.take().is_some() => {}
-                Err(error) if sys::is_exhaustion(&error) => {
+                // About that client alone, or about this socket: some pause does no harm to either.
+                Err(error) => {
+                    if !sys::is_exhaustion(&error) {
+                        log::warn!("cannot accept on {}: {error}", door.listener.address);
+                    }
                     door.listener.ready = false;
                     door.listener.retry_at = Some(self.clock.now + super::EXHAUSTION_PAUSE);
                 }
-                Err(_) => {} // about that client alone
             }
         }
     }
