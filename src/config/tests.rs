@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use super::values::*;
-use crate::plan::{Address, HashKey, HostRule, PathRule, Piece, Template};
+use crate::plan::{Address, HashKey, HostRule, PathRule, Piece, Share, Template};
 
 /// Reads `text`; a refusal is shown as `message (help)` and must begin with what is expected.
 #[track_caller]
@@ -52,6 +52,21 @@ fn a_wait_that_may_be_off_says_so() {
     check(wait_or_off, "1ms", Ok(Some(Duration::from_millis(1))));
     check(wait_or_off, "0ms", Err("(write \"off\""));
     check(wait_or_off, "never", Err("is no duration"));
+}
+
+#[test]
+fn a_percentage_is_digits_and_a_point() {
+    check(percent, "0%", Ok(Share(0.0)));
+    check(percent, "12.5%", Ok(Share(0.125)));
+    check(percent, "100 %", Ok(Share(1.0)));
+    check(percent, "100.5%", Err("out of range (\"0%\" to"));
+    check(percent, "1e1%", Err("is no percentage (such as"));
+    check(percent, "1E1%", Err("is no percentage"));
+    check(percent, "+1%", Err("is no percentage"));
+    check(percent, ".5%", Err("is no percentage"));
+    check(percent, "inf%", Err("is no percentage"));
+    check(percent, "%", Err("is no percentage"));
+    check(percent, "10", Err("is no percentage"));
 }
 
 #[test]

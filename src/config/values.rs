@@ -109,7 +109,7 @@ pub(super) fn percent(text: &str) -> Result<Share, Wrong> {
     let number = text
         .strip_suffix('%')
         .map(str::trim_end)
-        .filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+        .filter(|number| number.starts_with(|c: char| c.is_ascii_digit()) && !number.contains(['e', 'E']));
     match number.and_then(|number| number.parse::<f32>().ok()) {
         Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Share(percent / 100.0)),
         Some(_) => Err(wrong(format!("{} is out of range", quoted(text))).help("\"0%\" to \"100%\"")),
