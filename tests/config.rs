@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use adit::plan::{
@@ -11,6 +12,7 @@ use adit::plan::{
     WorkerCount,
 };
 use adit::{Config, ConfigError};
+use jsonschema::Validator;
 
 /// The annotated file at the repository's root.
 const ANNOTATED: &str = include_str!("../config.toml");
@@ -36,8 +38,23 @@ fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses.iter().map(|address| address.parse().unwrap()).collect())
 }
 
+/// Whatever is right is right by the schema too.
 fn read(text: &str) -> Result<Plan, ConfigError> {
-    Config::from_toml(text)?.check_with(&mut resolve)
+    let plan = Config::from_toml(text)?.check_with(&mut resolve)?;
+    if let Err(error) = SCHEMA.validate(&json(text).expect("TOML")) {
+        panic!("{error} at {}\n{text}", error.instance_path());
+    }
+    Ok(plan)
+}
+
+static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
+    let schema = serde_json::from_str(include_str!("../docs/config.schema.json")).expect("JSON");
+    jsonschema::draft7::new(&schema).expect("a schema")
+});
+
+/// TOML as an editor's checker sees it; `None` for what is none.
+fn json(text: &str) -> Option<serde_json::Value> {
+    toml::from_str(text).ok()
 }
 
 #[track_caller]
@@ -1034,6 +1051,61 @@ fn errors_say_where_and_what_and_what_would_do() {
     assert!(files.len() > 100, "the table was cut short: {}", files.len());
     // Two that cannot be told apart by what is said test one rule twice, or show that a rule has no words.
     assert_eq!(different.len(), files.len());
+}
+
+/// Parts of what is said about mistakes that a schema has no words for: what two values have to do with each other, what
+/// a name stands for, how long a duration is, and what follows from a rule of HTTP.
+const BEYOND_A_SCHEMA: [&str; 23] = [
+    "there is no upstream ",
+    " is reached from other machines",
+    " is a [[listener]]'s already",
+    " is already listened on",
+    " is for the same host and path",
+    " stands here twice",
+    " is set twice, in different case",
+    " is already a server here",
+    " is listened on here",
+    " is a value of a request, and the tcp listener ",
+    " cannot be resolved",
+    " has no addresses",
+    " is too long",
+    " is out of range (at least \"1s\", or \"off\")",
+    " is out of range (\"1s\" to ",
+    " is out of range (\"1ms\" to ",
+    " has a zero byte in it",
+    " has bits set beyond its prefix",
+    " is not in the form in which requests' paths are compared",
+    " is adit's own",
+    " is demanded of every request",
+    "there is no variable ",
+    " has the control character ",
+];
+
+#[test]
+fn the_schema_refuses_all_that_a_schema_can() {
+    let (mut refused, mut beyond) = (0, HashSet::new());
+    for (marked, said) in wrong_files() {
+        // An editor says so without a schema.
+        let Some(mut file) = json(&marked.replace(MARK, "")) else { continue };
+        // Lest it is refused for what it does not show.
+        if !said.starts_with("listener: there is nothing to listen on") {
+            let minimal = json(MINIMAL).expect("TOML");
+            let keys = file.as_object_mut().expect("a table");
+            keys.entry("listener").or_insert(minimal["listener"].clone());
+        }
+        match BEYOND_A_SCHEMA.iter().find(|part| said.contains(**part)) {
+            Some(part) => {
+                assert!(SCHEMA.is_valid(&file), "it has words for this after all: {said}\n{marked}");
+                beyond.insert(part);
+            }
+            None => {
+                assert!(!SCHEMA.is_valid(&file), "it lets this in, and can it not say so? {said}\n{marked}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 60, "{refused}");
+    assert_eq!(beyond.len(), BEYOND_A_SCHEMA.len(), "one is about nothing: {beyond:?}");
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn drain(file: &File) -> Result<Drain, Fault> {
 pub(super) const PACE_MAX: i64 = 1_000_000;
 
 /// The most event loops: more than processors that a proxy has use for.
-const WORKERS_MAX: i64 = 1024;
+pub(super) const WORKERS_MAX: i64 = 1024;
 
 fn workers(written: &Option<Spanned<super::Workers>>) -> Result<WorkerCount, Fault> {
     let Some(written) = written else { return Ok(WorkerCount::Count(1)) };
