@@ -11,12 +11,14 @@ adit: a reverse proxy and load balancer for WebSocket and TCP tunnels
 
 Usage: adit [--config FILE] [--check]
        adit [--config FILE] --plan NEW [--json]
+       adit --schema
        adit demo
 
   -c, --config FILE  the configuration file; ./config.toml if left out
   -t, --check        read and check the configuration, then exit
       --plan NEW     what a reload to the file NEW would change, and what becomes of open tunnels, then exit
       --json         the plan as one JSON object
+      --schema       print the JSON Schema of configuration files, for editors
   -V, --version      print the version
   -h, --help         print this
   demo               an echo server, the proxy in front of it and a page to try it with
@@ -49,6 +51,9 @@ pub enum Command {
     /// Run the demo.
     #[cfg(feature = "demo")]
     Demo,
+    /// Print the schema of configuration files.
+    #[cfg(feature = "schema")]
+    Schema,
     /// Print the version.
     Version,
     /// Print the help.
@@ -76,6 +81,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
             Long("plan") if new.is_none() => new = Some(PathBuf::from(parser.value()?)),
             Long("plan") => return Err("--plan is given twice".into()),
             Long("json") => json = true,
+            #[cfg(feature = "schema")]
+            Long("schema") => return Ok(Command::Schema),
+            #[cfg(not(feature = "schema"))]
+            Long("schema") => return Err("this build has no schema".into()),
             Short('V') | Long("version") => return Ok(Command::Version),
             Short('h') | Long("help") => return Ok(Command::Help),
             #[cfg(feature = "demo")]
@@ -148,6 +157,16 @@ mod tests {
         check("--bogus", Err("invalid option '--bogus'"));
         check("-x", Err("invalid option '-x'"));
         check("config.toml", Err("unexpected argument \"config.toml\""));
+    }
+
+    #[test]
+    fn the_schema_is_told_where_it_is_built_in() {
+        #[cfg(feature = "schema")]
+        for args in ["--schema", "-c a.toml --schema", "--schema --check"] {
+            check(args, Ok(Command::Schema));
+        }
+        #[cfg(not(feature = "schema"))]
+        check("--schema", Err("this build has no schema"));
     }
 
     #[cfg(feature = "demo")]

@@ -69,6 +69,8 @@ fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(demo) => serve(&demo.plan(), None, || demo.bind()),
             Err(error) => fail(EXIT_START, error),
         },
+        #[cfg(feature = "schema")]
+        Ok(Command::Schema) => say(Config::schema()),
         Ok(Command::Version) => say(concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Help) => say(cli::HELP),
         Err(error) => fail(EXIT_USAGE, format_args!("{error}; adit --help tells more")),

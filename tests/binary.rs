@@ -279,8 +279,17 @@ fn version_and_help_say_what_they_are_asked() {
     assert_eq!(process::run(&["--version"]), (Some(0), version, String::new()));
     let (code, help, _) = process::run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["--config", "--check", "--plan", "--json", "demo", "TERM", "USR1", "64"] {
+    for word in ["--config", "--check", "--plan", "--json", "--schema", "demo", "TERM", "USR1", "64"] {
         assert!(help.contains(word), "{word} is missing");
+    }
+}
+
+#[test]
+fn the_schema_is_printed_as_it_is_kept() {
+    let (code, stdout, stderr) = process::run(&["--schema"]);
+    match cfg!(feature = "schema") {
+        true => assert_eq!((code, stdout.as_str()), (Some(0), include_str!("../docs/config.schema.json"))),
+        false => assert_eq!((code, stdout.as_str()), (Some(64), ""), "{stderr}"),
     }
 }
 
