@@ -1,5 +1,7 @@
 //! What an operator sees and does over the admin listener, on real sockets.
 
+#![cfg(feature = "admin")]
+
 mod common;
 
 use std::collections::HashSet;

@@ -1,5 +1,7 @@
 //! Operators' connections as attackers have them: whatever they do, tunnels go on, and another operator is served.
 
+#![cfg(feature = "admin")]
+
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
