@@ -1,56 +1,17 @@
-// The page of `adit demo` in a real browser: headless Chromium, `$CHROMIUM` or Debian's. Screenshots of both widths
-// in light and dark stay in a temporary folder, or in `$SCREENSHOTS`, for somebody to look at.
+// The page of `adit demo` in a real browser, in both widths and in light and dark.
 
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 
-import { chromium } from "playwright-core";
-
-import { Program, adit, after, folder } from "./support.mjs";
-
-const browser = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const desktop = { width: 1280, height: 800 };
-const phone = { width: 390, height: 844 };
-
-const shots = process.env.SCREENSHOTS ?? mkdtempSync(path.join(tmpdir(), "adit-e2e-screenshots-"));
-mkdirSync(shots, { recursive: true });
+import { desktop, open, phone, shots } from "./browser.mjs";
+import { Program, adit } from "./support.mjs";
 
 async function startDemo(t) {
   const { RUST_LOG, ...env } = process.env;
   const demo = new Program(t, adit, ["demo"], { env });
   demo.page = await demo.line("the page's address", line => /^page +(http:\S+)$/.exec(line)?.[1]);
   return demo;
-}
-
-/** The page in a browser of its own, and all that the browser had to complain of. */
-async function open(t, url, options) {
-  assert.ok(existsSync(browser), `${browser} is not there: install Debian's chromium, or name a browser in $CHROMIUM`);
-  const context = await chromium.launchPersistentContext(folder(t), {
-    executablePath: browser,
-    chromiumSandbox: false,
-    args: [
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-    ...options,
-  });
-  after(t, () => context.close());
-  const page = context.pages()[0];
-  page.setDefaultTimeout(30_000);
-  const complaints = [];
-  page.on("console", message => complaints.push(`${message.type()}: ${message.text()}`));
-  page.on("pageerror", error => complaints.push(String(error)));
-  page.on("requestfailed", request => complaints.push(`${request.url()}: ${request.failure()?.errorText}`));
-  page.on("response", response => response.ok() || complaints.push(`${response.url()}: ${response.status()}`));
-  await page.goto(url);
-  return { page, complaints };
 }
 
 /** Waits until the page shows this state. */
@@ -74,13 +35,7 @@ for (const { viewport, colorScheme } of sights) {
   test(`a line typed into the page comes back, ${viewport.width} px wide and ${colorScheme}`, async t => {
     const demo = await startDemo(t);
     const isPhone = viewport === phone;
-    const { page, complaints } = await open(t, demo.page, {
-      viewport,
-      colorScheme,
-      deviceScaleFactor: isPhone ? 2 : 1,
-      isMobile: isPhone,
-      hasTouch: isPhone,
-    });
+    const { page, complaints } = await open(t, demo.page, { viewport, colorScheme });
     await shows(page, "open");
     await say(page, "Hello", () => page.keyboard.press("Enter"));
     const button = page.getByRole("button", { name: "Send" });
