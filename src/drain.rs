@@ -290,6 +290,25 @@ mod tests {
         assert!(queue.is_empty());
     }
 
+    #[test]
+    fn what_an_operator_says_brings_it_forward_and_is_not_forgotten() {
+        let (mut list, pace) = (Departures::new(Order::Oldest), Pace::default());
+        let mut dice = fastrand::Rng::with_seed(5);
+        let tunnel = standing(0.0, 0.0);
+        list.add(1, tunnel, Why::Drains, Some(at(100.0)));
+        list.add(2, tunnel, Why::Drains, None);
+        list.add(1, tunnel, Why::Dismissed, Some(at(1.0)));
+        list.add(2, tunnel, Why::Dismissed, Some(at(2.0)));
+        list.add(2, tunnel, Why::Dismissed, Some(at(50.0)));
+        list.add(2, tunnel, Why::Lifetime, Some(at(60.0)));
+        let mut due = |seconds| list.due(at(seconds), (&pace, 0), &mut dice, |_| Some(tunnel));
+        assert_eq!(due(0.9), None);
+        assert_eq!(due(1.0), Some((1, Why::Dismissed)));
+        assert_eq!(due(1.9), None);
+        assert_eq!(due(2.0), Some((2, Why::Dismissed)));
+        assert_eq!(due(1000.0), None);
+    }
+
     /// When each of so many tunnels goes, asked every millisecond.
     fn departures(count: usize, rate: u32, deadline: Option<f64>) -> Vec<f64> {
         let (mut list, pace) = (Departures::new(Order::Oldest), Pace::default());

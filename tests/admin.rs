@@ -315,6 +315,48 @@ fn the_page_and_whether_all_is_well() {
     operator.post("/close", &json!({ "ids": "x" })).refused(400, "unknown field");
 }
 
+/// More of them than are looked at in a turn.
+#[test]
+fn many_tunnels_are_gone_through_to_the_last() {
+    const COUNT: usize = 1200;
+    let backend = Backend::new();
+    let proxy = start(&tcp(&[&backend.address()], "", "[log]\nevery = \"1s\""));
+    let _tunnels = tunnels(&proxy, &backend, COUNT);
+    let mut operator = proxy.operator();
+    let found = operator.tunnels("limit=500");
+    let ids: HashSet<&str> = found.iter().map(|tunnel| tunnel["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), COUNT);
+    let mut told = HashSet::new();
+    while told.len() < COUNT {
+        let line = proxy.log_line();
+        if field(&line, "event") == "still" {
+            told.insert(field(&line, "id"));
+        }
+    }
+    assert_eq!(operator.post("/close", &json!({ "all": true })).ok()["matched"], COUNT);
+    proxy.await_empty();
+}
+
+#[test]
+fn tunnels_of_a_route_that_is_gone_are_counted_too() {
+    let backend = Backend::new();
+    let config = |path: &str| {
+        format!(
+            "{ADMIN}[[listener]]\nlisten = \"127.0.0.1:0\"\n[[listener.route]]\npath = \"{path}\"\n\
+             upstream = \"u\"\n[upstream.u]\nservers = [\"{}\"]\n",
+            backend.address()
+        )
+    };
+    let mut proxy = start(&config("/"));
+    let _tunnel = open_tunnel(&proxy, &backend);
+    let mut operator = proxy.operator();
+    assert_eq!(operator.get("/status").ok()["gone"], 0);
+    proxy.reload(&config("/other/"));
+    let status = operator.get("/status").ok();
+    assert_eq!((&status["gone"], &status["listeners"][0]["tunnels"]), (&json!(1), &json!(0)));
+    assert_eq!(operator.tunnels("route=*/").len(), 1, "by the name that it was opened with");
+}
+
 // Steering.
 
 #[test]
@@ -480,8 +522,11 @@ fn listeners_and_routes_drain_too() {
 #[test]
 fn ready_is_no_more_before_listeners_close() {
     let backend = Backend::new();
-    let proxy =
-        start(&tcp(&[&backend.address()], "", "[drain]\ndelay = \"300ms\"\n[timeouts]\ndrain = \"off\""));
+    let proxy = start_workers(&tcp(
+        &[&backend.address()],
+        "",
+        "workers = 2\n[drain]\ndelay = \"300ms\"\n[timeouts]\ndrain = \"off\"",
+    ));
     let (_client, _server) = (proxy.client(), backend.accept());
     let mut operator = proxy.operator();
     assert_eq!(operator.post("/drain", &json!({ "all": true })).ok()["tunnels"], 1);

@@ -282,3 +282,11 @@ fn a_host_that_watches_the_descriptor_and_the_time_needs_nothing_else() {
     }
     peers.join().expect("both are content");
 }
+
+#[test]
+fn a_delay_passes_though_nothing_happens_meanwhile() {
+    let backend = Backend::new();
+    let proxy = start_http(&backend.address(), "[drain]\ndelay = \"100ms\"\n");
+    proxy.handle.drain();
+    proxy.join();
+}

@@ -51,6 +51,11 @@ fn a_reload_begins_and_ends_it_for_tunnels_that_are_open() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 4, "each once before any twice");
+    // Who has been open for long has no line at once when lines are wanted again.
+    proxy.reload(&config("off"));
+    proxy.reload(&config("1s"));
+    let second = |line: &str| field(line, "duration").split('.').next().unwrap().parse::<u32>().unwrap();
+    (0..4).for_each(|_| assert!(second(&proxy.log_line()) >= 2));
     proxy.reload(&config("off"));
     drop(tunnels);
     // Whatever was written before the reload was done, no more comes behind it.

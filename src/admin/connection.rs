@@ -415,8 +415,11 @@ mod tests {
         stalls.peer.wire().room = 0;
         stalls.sends(REQUEST);
         stalls.answer("x");
+        let mut lingers = Bench::new();
+        lingers.sends("no request\r\n\r\n");
         let place = |bench: &Bench| bench.connection.place_to_go();
-        assert!(place(&idle) < place(&dribbles) && place(&dribbles) < place(&stalls));
+        assert!(place(&idle) < place(&lingers) && place(&lingers) < place(&dribbles));
+        assert!(place(&dribbles) < place(&stalls));
         assert_eq!(place(&asks), None);
     }
 }

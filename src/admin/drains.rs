@@ -31,10 +31,8 @@ impl Spot {
     /// What a target means in a configuration, by the names that it has there.
     pub fn find(target: &Target, setup: &Setup) -> Option<Spot> {
         let key = |name: &String| {
-            let named = setup.listener_names.iter().position(|listener| listener == name);
-            // One that drains has no address that it is bound to.
-            let place = named.or_else(|| setup.keys.iter().position(|key| key.address.to_string() == *name));
-            place.map(|place| setup.keys[place].clone())
+            let place = setup.listener_names.iter().position(|listener| listener == name)?;
+            Some(setup.keys[place].clone())
         };
         let spot = match target {
             Target::Server { upstream, server } => Spot::Server(upstream.clone(), server.clone()),

@@ -252,6 +252,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_bucket_has_what_those_before_it_have() {
+        let [first, second] = [Stats::default(), Stats::default()];
+        [0, 1, 5, 5, 300].into_iter().for_each(|events| first.turns.events.add(events));
+        [5, 1000].into_iter().for_each(|events| second.turns.events.add(events));
+        let metric = histogram(&[], &[&first.turns.events, &second.turns.events], 1.0);
+        let histogram = metric.get_histogram();
+        let buckets = histogram.get_bucket().iter();
+        let found: Vec<_> = buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
+        assert_eq!(found[..5], [(0.0, 1), (1.0, 2), (2.0, 2), (4.0, 2), (8.0, 5)]);
+        assert_eq!(found.last(), Some(&(256.0, 5)));
+        assert_eq!((histogram.get_sample_count(), histogram.get_sample_sum()), (7, 1316.0));
+    }
+
+    #[test]
     fn microseconds_become_seconds_without_crumbs() {
         for (micros, seconds) in
             [(25, "0.000025"), (2_500, "0.0025"), (604_800_000_000, "604800"), (10, "0.00001")]
