@@ -266,7 +266,7 @@ impl EventLoop {
         if steering.door.is_none() {
             (steering.history, steering.spare) = (History::default(), None);
         }
-        self.steer_at = Some(Moment::START);
+        self.steer_at = steering.next_at();
         Ok(())
     }
 
