@@ -237,6 +237,18 @@ impl Crew {
         }
     }
 
+    /// Whether no session is open.
+    #[cfg(feature = "admin")]
+    pub fn is_empty(&self) -> bool {
+        self.open.load(SeqCst) == 0
+    }
+
+    /// A worker has ended: the first may have waited for that.
+    pub fn wake_first(&self) {
+        // A waker that cannot be woken has been woken already.
+        let _ = self.mates[0].waker.wake();
+    }
+
     /// Counts a session that is to be accepted, where there are fewer than `max`.
     pub fn reserve(&self, max: usize) -> bool {
         self.open.fetch_update(SeqCst, SeqCst, |open| (open < max).then_some(open + 1)).is_ok()

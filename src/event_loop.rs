@@ -352,7 +352,19 @@ impl EventLoop {
 
     /// Whether it was asked to stop and has nothing left to do.
     pub fn is_over(&self) -> bool {
-        !self.is_serving() && self.slots.is_empty()
+        match self.phase {
+            Phase::Serving | Phase::Unready(_) => false,
+            Phase::Draining(_) => self.slots.is_empty() && !self.is_watched(),
+            Phase::Stopped => self.slots.is_empty(),
+        }
+    }
+
+    /// Whether operators may want to see tunnels yet, whichever worker has them.
+    fn is_watched(&self) -> bool {
+        #[cfg(feature = "admin")]
+        return self.steering.as_ref().is_some_and(|steering| steering.has_more_to_show(&self.crew));
+        #[cfg(not(feature = "admin"))]
+        false
     }
 
     /// Whether clients are let in.

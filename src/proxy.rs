@@ -239,6 +239,7 @@ fn stopping_others(handle: &Handle, mut event_loop: EventLoop) -> io::Result<()>
         Ok(())
     });
     let ended = catch_unwind(run);
+    handle.crew.wake_first();
     if !matches!(ended, Ok(Ok(()))) {
         handle.stop();
     }

@@ -29,7 +29,7 @@ use crate::admin::search::{
 };
 use crate::admin::status::{self, View};
 use crate::admin::{metrics, page};
-use crate::crew::{Command, Exchange, Reload, Reply};
+use crate::crew::{Command, Crew, Exchange, Reload, Reply};
 use crate::drain::Why;
 use crate::error::StartError;
 use crate::identity::ListenerKey;
@@ -118,6 +118,11 @@ impl Steering {
             configured_at: now,
             spare: None,
         }
+    }
+
+    /// Whether there is a door, and tunnels are open or an answer about them is in the making.
+    pub fn has_more_to_show(&self, crew: &Crew) -> bool {
+        self.door.is_some() && !(crew.is_empty() && self.gatherings.is_empty())
     }
 
     /// Takes note of an event at the door, or at an operator's connection.
