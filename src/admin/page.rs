@@ -10,8 +10,8 @@ const PAGE: &[u8] = include_bytes!("page.html");
 const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; ",
     "form-action 'none'; frame-ancestors 'none'; ",
-    "style-src 'sha256-1QCxFjE79CBhNTM5n+osSWDXks3ERgbw2AoptVuEKQ0='; ",
-    "script-src 'sha256-gRsEV0BqGLyHNqJIplOK7OQhYesgly7Z7M9RLk0h5/o='\r\n",
+    "style-src 'sha256-0ilvqlRUorcTFqcpU1owBN6oQYkwrv2PXHXaOmhE/ow='; ",
+    "script-src 'sha256-Ux5BICB9B0DT8tvK5qMKsx/mnK0e92FNMATDLIFfHNs='\r\n",
     "Referrer-Policy: no-referrer\r\n",
 );
 

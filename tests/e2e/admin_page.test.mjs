@@ -57,7 +57,7 @@ test("the figures are those of /status, and follow it", async t => {
 
 test("the charts have the history and the present, with units, and are read by pointer and keys", async t => {
   const admin = await startAdmin(t, { tunnels: 300 }), { world } = admin;
-  const { page, complaints } = await visit(t, admin.origin);
+  const { page, complaints } = await visit(t, admin.origin, { prepare: page => page.clock.install() });
   await agrees(page, () => world.status());
   const charts = await page.locator("figure").evaluateAll(all => all.map(figure => ({
     title: figure.querySelector("figcaption").textContent,
@@ -95,10 +95,18 @@ test("the charts have the history and the present, with units, and are read by p
   await page.mouse.move(box.x, box.y - 300);
   assert.equal(await value(), count(history.at(-1)));
 
+  // Nothing was asked for a minute: nobody knows what was in between.
+  world.history.splice(60, 12);
+  world.history.push({ ...world.history.at(-1), time: world.now += 5 });
+  const first = page.locator("figure").first().locator(".curve");
+  await page.clock.runFor(5000);
+  await until(page, "a gap", async () => assert.equal((await first.getAttribute("d")).split("M").length, 3));
+
   // Another process: counters begin anew, which is a gap and no fall.
   world.counters = { opened: 3, up: 100, down: 100 };
   world.uptime = 4;
   world.history.push({ ...world.history.at(-1), time: world.now += 5, opened: 3, bytes_up: 100, bytes_down: 100 });
+  await page.clock.runFor(5000);
   const second = page.locator("figure").nth(1);
   await until(page, "the gap", async () => {
     assert.equal(await second.locator("small").innerText(), "3 since the start");
@@ -152,6 +160,8 @@ for (const viewport of [desktop, phone]) {
 
     await tunnels(page).nth(1).getByRole("button").click();
     await page.locator("#ask[open]").waitFor();
+    const isCut = await page.locator("#ask dd").evaluateAll(all => all.some(dd => dd.scrollWidth > dd.clientWidth));
+    assert.equal(isCut, false, "what is long goes on in the next line");
     await fits();
     const box = await page.locator("#ask").boundingBox();
     assert.ok(box.x >= 0 && box.y >= 0 && box.x + box.width <= viewport.width && box.y + box.height <= viewport.height);
@@ -267,6 +277,13 @@ test("a tunnel is closed by itself, by the filter, or with all; each after a que
   assert.deepEqual(posts(admin).slice(1), [["/close", { id: first.id, dry_run: true }], ["/close", { id: first.id }]]);
   await agrees(page, () => world.status());
 
+  await page.getByRole("button", { name: "Pause" }).click();
+  const [gone] = world.list({}).tunnels;
+  world.close({ id: gone.id });
+  await tunnels(page).first().getByRole("button").click();
+  await says(page, "#said", /that tunnel has ended already/);
+  await page.getByRole("button", { name: "Go on" }).click();
+
   const upstream = "websocket", some = world.matching({ upstream }).length, others = world.tunnels.length - some;
   await page.getByLabel("Upstream", { exact: true }).fill(upstream);
   await page.getByRole("textbox", { name: "Bytes from" }).fill("1");
@@ -335,6 +352,23 @@ test("the list is filtered by the API, ordered three ways, and grows", async t =
   await page.getByRole("button", { name: "Clear" }).click();
   await lists(page, 25);
   assert.equal(await text(page, "#wrong"), "");
+  const all = world.tunnels.length;
+
+  // An answer that was asked for before the filter is none to the filter.
+  const held = [];
+  await page.route("**/tunnels?*", async route => {
+    if (held.length < 2) await new Promise(release => held.push(release));
+    await route.continue();
+  });
+  await until(page, "it asks", async () => assert.equal(held.length, 1));
+  await page.getByRole("textbox", { name: "Upstream" }).fill("websocket");
+  await page.keyboard.press("Enter");
+  world.advance(5);
+  held[0]();
+  await until(page, "it asks anew", async () => assert.equal(held.length, 2));
+  assert.equal(await page.locator("#all").innerText(), `Close all ${count(all)}…`);
+  held[1]();
+  await says(page, "#matched", / match$/);
 
   const server = rowOf(page, "servers", "192.168.100.10:8010").getByRole("button", { name: /tunnels of server/ });
   const number = world.matching({ server: "192.168.100.10:8010" }).length;
@@ -491,9 +525,8 @@ test("a page that is hidden or paused does not ask, and is up to date when it is
     Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
     document.dispatchEvent(new Event("visibilitychange"));
   }, hidden);
-  await hide(true);
-  await page.clock.runFor(3000);
   await settle();
+  await hide(true);
   const before = asked();
   world.advance(60);
   await page.clock.runFor(600_000);
@@ -503,9 +536,8 @@ test("a page that is hidden or paused does not ask, and is up to date when it is
   await agrees(page, () => world.status());
   assert.ok(asked() > before);
 
-  await page.getByRole("button", { name: "Pause" }).click();
-  await page.clock.runFor(3000);
   await settle();
+  await page.getByRole("button", { name: "Pause" }).click();
   const paused = asked();
   await page.clock.runFor(60_000);
   await settle();

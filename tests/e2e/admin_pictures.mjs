@@ -1,5 +1,5 @@
-// Takes the pictures of the admin page that are in docs/: `node admin_pictures.mjs FOLDER`. What they show is the mock's
-// invented proxy during ten minutes, in which an operator lets a server drain and another one comes back.
+// Takes the pictures of the admin page that are in docs/: `node admin_pictures.mjs FOLDER`. What they show is the
+// mock's invented proxy during ten minutes, in which an operator lets a server drain and another one comes back.
 
 import { mkdirSync } from "node:fs";
 import path from "node:path";
