@@ -12,11 +12,11 @@ const folder = process.argv[2];
 if (!folder) throw new Error("usage: node admin_pictures.mjs FOLDER");
 mkdirSync(folder, { recursive: true });
 
-const wide = height => ({ viewport: { width: 1280, height } });
+const wide = { viewport: { width: 1280, height: 1400 } };
 const narrow = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 const pictures = {
-  "page-1280": { ...wide(1560), colorScheme: "light" },
-  "page-1280-dark": { ...wide(800), colorScheme: "dark" },
+  "page-1280": { ...wide, colorScheme: "light" },
+  "page-1280-dark": { ...wide, colorScheme: "dark" },
   "page-390": { ...narrow, colorScheme: "light" },
 };
 
