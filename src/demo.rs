@@ -17,6 +17,8 @@ use tungstenite::{Error, Message};
 /// The ports of nginx's article, and of our `config.toml`; any other where they are taken.
 const ECHO_PORT: u16 = 8010;
 const ADIT_PORT: u16 = 8020;
+/// Where operators look and steer, as in the README.
+const ADMIN_PORT: u16 = 8021;
 
 /// Connections at once, each with a thread. A demo has a few; further ones are closed.
 const CONNECTIONS_MAX: usize = 64;
@@ -53,18 +55,24 @@ pub fn start() -> io::Result<Demo> {
 impl Demo {
     /// How the proxy is configured.
     pub fn plan(&self) -> Plan {
-        self.plan_at(ADIT_PORT)
+        self.plan_at(ADIT_PORT, ADMIN_PORT)
     }
 
     /// Binds the proxy and says on stdout where everything is.
     pub fn bind(&self) -> Result<Workers, StartError> {
-        let proxy = Workers::bind(self.plan()).or_else(|_| Workers::bind(self.plan_at(0)))?;
+        let proxy = Workers::bind(self.plan()).or_else(|_| Workers::bind(self.plan_at(0, 0)))?;
         let echo = self.echo;
+        #[cfg(feature = "admin")]
+        let operators = proxy.admin_addr().map(|admin| format!("operators    http://{admin}/\n"));
+        #[cfg(not(feature = "admin"))]
+        let operators: Option<String> = None;
+        let operators = operators.unwrap_or_default();
         for adit in proxy.local_addrs() {
             let text = format!(
                 "echo server  ws://{echo}/\n\
                  adit         ws://{adit}/\n\
                  page         http://{adit}/\n\
+                 {operators}\
                  try          open the page, type, press Enter: it goes through adit and comes back\n\
                  stop         Ctrl-C\n"
             );
@@ -74,11 +82,15 @@ impl Demo {
         Ok(proxy)
     }
 
-    fn plan_at(&self, port: u16) -> Plan {
+    fn plan_at(&self, port: u16, admin_port: u16) -> Plan {
+        let admin = match cfg!(feature = "admin") {
+            true => format!("[admin]\nlisten = \"127.0.0.1:{admin_port}\"\n"),
+            false => String::new(),
+        };
         // An open page is a tunnel that nobody ends: a demo does not wait half a minute for it. Its clients are
         // few, and fit into any descriptor limit.
         let text = format!(
-            "[timeouts]\ndrain = \"2s\"\n\
+            "{admin}[timeouts]\ndrain = \"2s\"\n\
              [limits]\nmax_connections = 256\n\
              [[listener]]\nlisten = \"127.0.0.1:{port}\"\nupstream = \"echo\"\n\
              [upstream.echo]\nservers = [\"{}\"]\n",

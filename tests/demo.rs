@@ -99,6 +99,8 @@ fn what_is_sent_comes_back_and_the_page_is_there() {
     let echo = demo.printed("echo server");
     let adit = demo.printed("adit");
     let page = demo.printed("page");
+    #[cfg(feature = "admin")]
+    let operators = demo.printed("operators");
     demo.printed("try");
     demo.printed("stop");
     let (echo, adit) = (authority(&echo, "ws://"), authority(&adit, "ws://"));
@@ -127,6 +129,12 @@ fn what_is_sent_comes_back_and_the_page_is_there() {
     assert!(body.starts_with("<!doctype html>") && body.ends_with("</html>\n"));
     let nonce = head.split_once("script-src 'nonce-").and_then(|(_, rest)| rest.split('\'').next()).unwrap();
     assert_eq!(body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+
+    #[cfg(feature = "admin")]
+    {
+        let seen = fetch(authority(&operators, "http://"), "GET /status HTTP/1.1\r\nConnection: close");
+        assert!(seen.contains("\"tunnels\":{\"open\":1,"), "{seen}");
+    }
 
     assert!(fetch(adit, "GET /other HTTP/1.1").starts_with("HTTP/1.1 404 "));
     let head_only = fetch(adit, "HEAD / HTTP/1.1");
