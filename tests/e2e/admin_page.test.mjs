@@ -13,6 +13,13 @@ import { after, within } from "./support.mjs";
 const HOSTILE = "<img src=x onerror=alert(1)>";
 const LONG = `${"a-host-of-many-letters".repeat(11)}.example.com`;
 
+/** Lets a page's time go by only where the test says so. */
+async function stopClock(page) {
+  const noon = Date.parse("2026-11-25T12:00:00Z");
+  await page.clock.install({ time: noon });
+  await page.clock.pauseAt(noon + 1000);
+}
+
 async function startAdmin(t, { token, ...more } = {}) {
   const admin = await new Admin(new World(more), { token }).start();
   after(t, () => admin.server.listening && admin.stop());
@@ -57,7 +64,7 @@ test("the figures are those of /status, and follow it", async t => {
 
 test("the charts have the history and the present, with units, and are read by pointer and keys", async t => {
   const admin = await startAdmin(t, { tunnels: 300 }), { world } = admin;
-  const { page, complaints } = await visit(t, admin.origin, { prepare: page => page.clock.install() });
+  const { page, complaints } = await visit(t, admin.origin, { prepare: stopClock });
   await agrees(page, () => world.status());
   const charts = await page.locator("figure").evaluateAll(all => all.map(figure => ({
     title: figure.querySelector("figcaption").textContent,
@@ -515,7 +522,7 @@ test("all of it is done by keyboard, and the place is kept", async t => {
 
 test("a page that is hidden or paused does not ask, and is up to date when it is looked at again", async t => {
   const admin = await startAdmin(t, { tunnels: 12 }), { world } = admin;
-  const { page } = await visit(t, admin.origin, { prepare: page => page.clock.install() });
+  const { page } = await visit(t, admin.origin, { prepare: stopClock });
   await tunnels(page).first().waitFor();
   const asked = () => admin.asked.filter(({ path }) => path === "/status").length;
   const settle = () => page.evaluate(() => fetch("settled").then(() => {}));   // requests of before are there by then
@@ -551,7 +558,7 @@ test("a page that is hidden or paused does not ask, and is up to date when it is
 
 test("a server that is away is said to be, is asked less and less often, and is found again", async t => {
   const admin = await startAdmin(t, { tunnels: 12 }), { world } = admin;
-  const { page } = await visit(t, admin.origin, { prepare: page => page.clock.install() });
+  const { page } = await visit(t, admin.origin, { prepare: stopClock });
   await tunnels(page).first().waitFor();
   await admin.stop();
   const failed = [];
@@ -590,7 +597,7 @@ test("a server that is away is said to be, is asked less and less often, and is 
 
 test("where a token is wanted it is asked for once, kept for this tab, and sent with everything", async t => {
   const admin = await startAdmin(t, { tunnels: 12, token: "c0ffee" }), { world } = admin;
-  const { page } = await visit(t, admin.origin, { prepare: page => page.clock.install() });
+  const { page } = await visit(t, admin.origin, { prepare: stopClock });
   const dialog = page.getByRole("dialog", { name: "This adit wants its token" }), field = dialog.getByLabel("Token");
   await dialog.waitFor();
   assert.equal(await field.evaluate(node => node === document.activeElement), true);
@@ -622,7 +629,7 @@ test("where a token is wanted it is asked for once, kept for this tab, and sent 
   assert.deepEqual(closing, ["Bearer c0ffee", "Bearer c0ffee"]);
 
   admin.token = "changed";
-  await dialog.getByText("It was not accepted.").waitFor();
+  await says(page, "#login-why", /^It was not accepted\.$/);
   await page.keyboard.press("Escape");
   await page.getByText("adit shows nothing without its token.").waitFor();
   const quiet = admin.asked.length;
