@@ -1,9 +1,15 @@
 //! The command line: what was asked for, or why it makes no sense. Pure: it reads no file and prints nothing.
 
+#[cfg(feature = "ctl")]
+pub mod ctl;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
+
+#[cfg(feature = "ctl")]
+use ctl::Ctl;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -12,6 +18,7 @@ adit: a reverse proxy and load balancer for WebSocket and TCP tunnels
 Usage: adit [--config FILE] [--check]
        adit [--config FILE] --plan NEW [--json]
        adit --schema
+       adit ctl status | tunnels | close | drain | undrain | rebalance | plan | reload
        adit demo
 
   -c, --config FILE  the configuration file; ./config.toml if left out
@@ -21,6 +28,7 @@ Usage: adit [--config FILE] [--check]
       --schema       print the JSON Schema of configuration files, for editors
   -V, --version      print the version
   -h, --help         print this
+  ctl                look at a running adit and steer it; adit ctl --help tells more
   demo               an echo server, the proxy in front of it and a page to try it with
 
 Signals: TERM, INT, QUIT  drain, then stop; a second one stops at once
@@ -54,10 +62,13 @@ pub enum Command {
     /// Print the schema of configuration files.
     #[cfg(feature = "schema")]
     Schema,
+    /// Look at a running process, or steer it.
+    #[cfg(feature = "ctl")]
+    Ctl(Ctl),
     /// Print the version.
     Version,
-    /// Print the help.
-    Help,
+    /// Print this help.
+    Help(&'static str),
 }
 
 /// How a plan is told.
@@ -86,7 +97,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
             #[cfg(not(feature = "schema"))]
             Long("schema") => return Err("this build has no schema".into()),
             Short('V') | Long("version") => return Ok(Command::Version),
-            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('h') | Long("help") => return Ok(Command::Help(HELP)),
+            Value(word) if word == "ctl" => {
+                if check || new.is_some() || json {
+                    return Err("the flags of ctl stand behind it".into());
+                }
+                return steer(parser, file);
+            }
             #[cfg(feature = "demo")]
             Value(word) if word == "demo" => {
                 return demo(parser, file.is_some() || check || new.is_some() || json);
@@ -106,13 +123,24 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
     }
 }
 
+/// What has to do with another process than this one. The file says where that listens for an operator.
+#[cfg(feature = "ctl")]
+fn steer(parser: lexopt::Parser, file: Option<PathBuf>) -> Result<Command, lexopt::Error> {
+    ctl::ctl(parser, file)
+}
+
+#[cfg(not(feature = "ctl"))]
+fn steer(_: lexopt::Parser, _: Option<PathBuf>) -> Result<Command, lexopt::Error> {
+    Err("this build has no ctl".into())
+}
+
 /// The demo brings its own configuration, so there is nothing to say about it.
 #[cfg(feature = "demo")]
 fn demo(mut parser: lexopt::Parser, configured: bool) -> Result<Command, lexopt::Error> {
     match parser.next()? {
         None if configured => Err("demo reads no configuration file".into()),
         None => Ok(Command::Demo),
-        Some(Short('h') | Long("help")) => Ok(Command::Help),
+        Some(Short('h') | Long("help")) => Ok(Command::Help(HELP)),
         Some(arg @ (Short(_) | Long(_) | Value(_))) => Err(arg.unexpected()),
     }
 }
@@ -139,11 +167,11 @@ mod tests {
         check("--plan=b.toml -c a.toml", plan("a.toml", "b.toml", Form::Text));
         check("--json -c a.toml --plan b.toml", plan("a.toml", "b.toml", Form::Json));
         check("--plan a.toml --json", plan("./config.toml", "a.toml", Form::Json));
-        check("--plan a.toml --help", Ok(Command::Help));
+        check("--plan a.toml --help", Ok(Command::Help(HELP)));
         check("--version", Ok(Command::Version));
         check("-V", Ok(Command::Version));
-        check("-c a.toml --help", Ok(Command::Help));
-        check("-h", Ok(Command::Help));
+        check("-c a.toml --help", Ok(Command::Help(HELP)));
+        check("-h", Ok(Command::Help(HELP)));
         check("-c a -c b", Err("--config is given twice"));
         check("--plan a --plan b", Err("--plan is given twice"));
         check("--plan", Err("missing argument for option '--plan'"));
@@ -173,7 +201,7 @@ mod tests {
     #[test]
     fn demo_stands_alone() {
         check("demo", Ok(Command::Demo));
-        check("demo --help", Ok(Command::Help));
+        check("demo --help", Ok(Command::Help(HELP)));
         check("demo -c a.toml", Err("invalid option '-c'"));
         check("-c a.toml demo", Err("demo reads no configuration file"));
         check("--plan a demo", Err("demo reads no configuration file"));

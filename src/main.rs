@@ -4,6 +4,8 @@
 #![deny(unsafe_code)]
 
 mod cli;
+#[cfg(feature = "ctl")]
+mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
 mod descriptors;
@@ -71,8 +73,10 @@ fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         },
         #[cfg(feature = "schema")]
         Ok(Command::Schema) => say(Config::schema()),
+        #[cfg(feature = "ctl")]
+        Ok(Command::Ctl(ctl)) => ctl::run(&ctl),
         Ok(Command::Version) => say(concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Command::Help) => say(cli::HELP),
+        Ok(Command::Help(help)) => say(help),
         Err(error) => fail(EXIT_USAGE, format_args!("{error}; adit --help tells more")),
     }
 }

@@ -5,7 +5,9 @@
 
 #[cfg(feature = "admin")]
 pub mod admin;
+pub mod mock;
 pub mod process;
+pub mod terminal;
 pub mod text;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
