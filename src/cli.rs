@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 #[cfg(feature = "ctl")]
-use ctl::Ctl;
+use ctl::{Ctl, Top};
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -19,6 +19,7 @@ Usage: adit [--config FILE] [--check]
        adit [--config FILE] --plan NEW [--json]
        adit --schema
        adit ctl status | tunnels | close | drain | undrain | rebalance | plan | reload
+       adit top
        adit demo
 
   -c, --config FILE  the configuration file; ./config.toml if left out
@@ -29,6 +30,7 @@ Usage: adit [--config FILE] [--check]
   -V, --version      print the version
   -h, --help         print this
   ctl                look at a running adit and steer it; adit ctl --help tells more
+  top                the same, live on a terminal; adit top --help tells more
   demo               an echo server, the proxy in front of it and a page to try it with
 
 Signals: TERM, INT, QUIT  drain, then stop; a second one stops at once
@@ -65,6 +67,9 @@ pub enum Command {
     /// Look at a running process, or steer it.
     #[cfg(feature = "ctl")]
     Ctl(Ctl),
+    /// The same, live.
+    #[cfg(feature = "ctl")]
+    Top(Top),
     /// Print the version.
     Version,
     /// Print this help.
@@ -98,11 +103,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
             Long("schema") => return Err("this build has no schema".into()),
             Short('V') | Long("version") => return Ok(Command::Version),
             Short('h') | Long("help") => return Ok(Command::Help(HELP)),
-            Value(word) if word == "ctl" => {
+            Value(word) if word == "ctl" || word == "top" => {
+                let word = word.string()?;
                 if check || new.is_some() || json {
-                    return Err("the flags of ctl stand behind it".into());
+                    return Err(format!("the flags of {word} stand behind it").into());
                 }
-                return steer(parser, file);
+                return steer(&word, parser, file);
             }
             #[cfg(feature = "demo")]
             Value(word) if word == "demo" => {
@@ -125,13 +131,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
 
 /// What has to do with another process than this one. The file says where that listens for an operator.
 #[cfg(feature = "ctl")]
-fn steer(parser: lexopt::Parser, file: Option<PathBuf>) -> Result<Command, lexopt::Error> {
-    ctl::ctl(parser, file)
+fn steer(word: &str, parser: lexopt::Parser, file: Option<PathBuf>) -> Result<Command, lexopt::Error> {
+    match word {
+        "ctl" => ctl::ctl(parser, file),
+        _ => ctl::top(parser, file),
+    }
 }
 
 #[cfg(not(feature = "ctl"))]
-fn steer(_: lexopt::Parser, _: Option<PathBuf>) -> Result<Command, lexopt::Error> {
-    Err("this build has no ctl".into())
+fn steer(word: &str, _: lexopt::Parser, _: Option<PathBuf>) -> Result<Command, lexopt::Error> {
+    Err(format!("this build has no {word}").into())
 }
 
 /// The demo brings its own configuration, so there is nothing to say about it.

@@ -12,6 +12,8 @@ mod descriptors;
 mod logger;
 mod reload;
 mod signals;
+#[cfg(feature = "ctl")]
+mod top;
 
 use std::env;
 use std::ffi::OsString;
@@ -75,6 +77,8 @@ fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Schema) => say(Config::schema()),
         #[cfg(feature = "ctl")]
         Ok(Command::Ctl(ctl)) => ctl::run(&ctl),
+        #[cfg(feature = "ctl")]
+        Ok(Command::Top(top)) => top::run(&top),
         Ok(Command::Version) => say(concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Help(help)) => say(help),
         Err(error) => fail(EXIT_USAGE, format_args!("{error}; adit --help tells more")),

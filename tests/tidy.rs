@@ -85,18 +85,21 @@ const TABLE: &[(&str, &[&str])] = &[
     ("fuzz", &["crate::proto", "crate::plan", "crate::error"]),
     // The command: only the crate's public API. It is a process of its own, with clock, threads and files.
     ("main", &["adit", "log", "std::env", "std::fs", "std::process::ExitCode"]),
-    ("cli", &["lexopt", "crate::cli"]),
+    ("cli", &["lexopt", "humantime", "crate::cli"]),
     ("descriptors", &["adit", "log"]),
     ("logger", &["adit", "log", "env_logger", "std::env", "std::thread", "SystemTime::now"]),
     ("signals", &["adit", "log", "signal_hook", "std::process", "std::thread", "crate::EXIT_BUG"]),
     ("signals", &["crate::logger", "crate::reload"]),
     ("reload", &["adit", "log", "std::thread", "crate::descriptors", "crate::logger", "crate::load"]),
-    // Another process than the one that is asked.
+    // Another process than the one that is asked: a client, and a terminal.
     ("ctl", &["crate::cli", "crate::ctl", "serde", "crate::fail", "crate::EXIT_USAGE"]),
     ("ctl", &["std::env", "std::fs", "std::process::ExitCode"]),
     ("ctl::requests", &["serde_json"]),
     ("ctl::place", &["adit::Address", "toml"]),
     ("ctl::client", &["adit::Address", "httparse", "serde_json", "socket2", "Instant::now"]),
+    ("top", &["crate::cli", "crate::ctl", "crate::top", "ratatui"]),
+    ("top", &["crate::fail", "crate::EXIT_USAGE", "crate::EXIT_BUG", "signal_hook"]),
+    ("top", &["std::process::ExitCode", "std::thread", "Instant::now"]),
     ("demo", &["adit", "log", "tungstenite", "fastrand", "std::thread", "Instant::now"]),
     ("demo", &["std::net::TcpListener", "std::net::TcpStream"]),
 ];

@@ -1,4 +1,4 @@
-//! The command line of `adit ctl`. Pure, as its parent.
+//! The command line of `adit ctl` and `adit top`. Pure, as its parent.
 //!
 //! Flags may stand before and behind the verb. So all are collected first, and the verb takes those that it knows; what
 //! is left is not for it.
@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 use lexopt::{Error, Parser};
@@ -60,6 +61,23 @@ FILTERS, all of which must hold:
 Exit codes: 0 done, 1 refused or nothing of that name, 2 no answer, 64 usage, 70 a bug
 ";
 
+/// What `adit top --help` prints.
+pub const TOP_HELP: &str = "\
+adit top: the tunnels and servers of a running adit, live on a terminal, over its admin listener
+
+Usage: adit top [--every TIME]
+
+  --every TIME       how often to look: \"1s\" if left out, at least \"100ms\"
+  --admin ADDRESS    where the admin listener is: \"unix:/run/adit/admin.sock\", \"127.0.0.1:8021\". Left out:
+                     ADIT_ADMIN in the environment, or what the configuration file says
+  -c, --config FILE  that file; ./config.toml if left out, or /etc/adit/config.toml
+  --token-file FILE  its token. Left out: ADIT_TOKEN_FILE, or what the configuration file says
+  -h, --help         print this
+
+Keys: q to quit, ? for the others
+Exit codes: 0 done, 1 refused, 2 no answer, 64 usage, 70 a bug
+";
+
 /// What `adit ctl` is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ctl {
@@ -69,6 +87,15 @@ pub struct Ctl {
     pub verb: Verb,
     /// How the answer is told.
     pub form: Form,
+}
+
+/// What `adit top` is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Top {
+    /// Whom it asks.
+    pub whereabouts: Whereabouts,
+    /// How often.
+    pub every: Duration,
 }
 
 /// Where the admin listener is, as far as the command line says.
@@ -194,6 +221,10 @@ pub enum Consent {
 /// As many tunnels as an answer may have.
 pub const PAGE_TUNNELS_MAX: u16 = 1000;
 const LIMIT_DEFAULT: u16 = 100;
+/// More often nobody can read.
+const EVERY_MIN: Duration = Duration::from_millis(100);
+const EVERY_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// The flags that narrow tunnels down, and what the admin listener calls them.
 const FILTERS: [(&str, &str); 8] = [
     ("client", "client"),
@@ -247,6 +278,25 @@ pub fn ctl(mut parser: Parser, config: Option<PathBuf>) -> Result<Command, Error
 }
 
 const VERBS: &str = "status, tunnels, close, drain, undrain, rebalance, plan or reload";
+
+/// Reads what stands behind `top`.
+pub fn top(mut parser: Parser, config: Option<PathBuf>) -> Result<Command, Error> {
+    let flags = ["every", "admin", "config", "token-file"];
+    let known = |name: &str| flags.into_iter().find(|flag| *flag == name).map(|flag| (flag, Takes::Value));
+    let Some(mut given) = Given::collect(&mut parser, known, config)? else {
+        return Ok(Command::Help(TOP_HELP));
+    };
+    let every = match given.text("every")? {
+        None => Duration::from_secs(1),
+        Some(text) => humantime::parse_duration(&text)
+            .ok()
+            .filter(|every| (EVERY_MIN..=EVERY_MAX).contains(every))
+            .ok_or_else(|| format!("--every {text:?}: \"100ms\" to \"1h\""))?,
+    };
+    let whereabouts = given.whereabouts()?;
+    given.nothing_else("top")?;
+    Ok(Command::Top(Top { whereabouts, every }))
+}
 
 fn tunnels(given: &mut Given) -> Result<Verb, Error> {
     let mut filters = given.filters()?;
@@ -624,14 +674,29 @@ mod tests {
         refuse("-c a ctl status -c b", "--config is given twice");
         refuse("--json ctl status", "the flags of ctl stand behind it");
         refuse("--check ctl status", "the flags of ctl stand behind it");
+        refuse("--plan a top", "the flags of top stand behind it");
         refuse("ctl status --admin=", "--admin has an empty value");
+    }
+
+    #[test]
+    fn top_has_one_flag_of_its_own() {
+        let top =
+            |every| Ok(Command::Top(Top { whereabouts: nowhere(), every: Duration::from_millis(every) }));
+        assert_eq!(parsed("top"), top(1000));
+        assert_eq!(parsed("top --every 250ms"), top(250));
+        for every in ["1", "99ms", "2h", "never"] {
+            refuse(&format!("top --every {every}"), &format!("--every {every:?}: \"100ms\" to \"1h\""));
+        }
+        refuse("top now", "unexpected argument \"now\"");
+        refuse("top --json", "invalid option '--json'");
     }
 
     #[test]
     fn help() {
         assert_eq!(parsed("ctl --help"), Ok(Command::Help(CTL_HELP)));
         assert_eq!(parsed("ctl drain -h"), Ok(Command::Help(CTL_HELP)));
-        for help in [CTL_HELP, crate::cli::HELP] {
+        assert_eq!(parsed("top --help"), Ok(Command::Help(TOP_HELP)));
+        for help in [CTL_HELP, TOP_HELP, crate::cli::HELP] {
             assert!(help.lines().all(|line| line.chars().count() <= 120));
         }
     }

@@ -35,6 +35,12 @@ pub fn bytes(bytes: u64) -> String {
     format!("{amount:.1} {unit}")
 }
 
+/// "1.2 MiB/s".
+pub fn rate(bytes_a_second: f64) -> String {
+    // Negative and NaN become 0, and what is too much the most there is.
+    format!("{}/s", bytes(bytes_a_second.round() as u64))
+}
+
 /// The two largest units of a duration in seconds, rounded down: "0.5s", "12s", "4m 10s", "3h 5m", "3d 4h".
 pub fn age(seconds: f64) -> String {
     let whole = seconds as u64;
@@ -122,6 +128,11 @@ mod tests {
         check(1_258_291, "1.2 MiB");
         check(5 << 40, "5.0 TiB");
         check(u64::MAX, "16.0 EiB");
+        assert_eq!(rate(1_258_291.2), "1.2 MiB/s");
+        assert_eq!(rate(0.4), "0 B/s");
+        assert_eq!(rate(f64::NAN), "0 B/s");
+        assert_eq!(rate(-5.0), "0 B/s");
+        assert_eq!(rate(f64::INFINITY), "16.0 EiB/s");
     }
 
     #[test]
