@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 #[cfg(feature = "ctl")]
-use ctl::{Ctl, Top};
+use ctl::{Ctl, Shell, Top};
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -20,6 +20,7 @@ Usage: adit [--config FILE] [--check]
        adit --schema
        adit ctl status | tunnels | close | drain | undrain | rebalance | plan | reload
        adit top
+       adit completions bash | zsh | fish
        adit demo
 
   -c, --config FILE  the configuration file; ./config.toml if left out
@@ -31,6 +32,7 @@ Usage: adit [--config FILE] [--check]
   -h, --help         print this
   ctl                look at a running adit and steer it; adit ctl --help tells more
   top                the same, live on a terminal; adit top --help tells more
+  completions SHELL  print what makes a shell complete all this: for bash, zsh or fish
   demo               an echo server, the proxy in front of it and a page to try it with
 
 Signals: TERM, INT, QUIT  drain, then stop; a second one stops at once
@@ -70,6 +72,9 @@ pub enum Command {
     /// The same, live.
     #[cfg(feature = "ctl")]
     Top(Top),
+    /// Print what makes a shell complete our words.
+    #[cfg(feature = "ctl")]
+    Completions(Shell),
     /// Print the version.
     Version,
     /// Print this help.
@@ -103,7 +108,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
             Long("schema") => return Err("this build has no schema".into()),
             Short('V') | Long("version") => return Ok(Command::Version),
             Short('h') | Long("help") => return Ok(Command::Help(HELP)),
-            Value(word) if word == "ctl" || word == "top" => {
+            Value(word) if word == "ctl" || word == "top" || word == "completions" => {
                 let word = word.string()?;
                 if check || new.is_some() || json {
                     return Err(format!("the flags of {word} stand behind it").into());
@@ -132,9 +137,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
 /// What has to do with another process than this one. The file says where that listens for an operator.
 #[cfg(feature = "ctl")]
 fn steer(word: &str, parser: lexopt::Parser, file: Option<PathBuf>) -> Result<Command, lexopt::Error> {
-    match word {
-        "ctl" => ctl::ctl(parser, file),
-        _ => ctl::top(parser, file),
+    match (word, file) {
+        ("ctl", file) => ctl::ctl(parser, file),
+        ("top", file) => ctl::top(parser, file),
+        (_, None) => ctl::completions(parser),
+        (_, Some(_)) => Err("completions reads no configuration file".into()),
     }
 }
 

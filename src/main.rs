@@ -5,6 +5,8 @@
 
 mod cli;
 #[cfg(feature = "ctl")]
+mod completions;
+#[cfg(feature = "ctl")]
 mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
@@ -79,6 +81,8 @@ fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Ctl(ctl)) => ctl::run(&ctl),
         #[cfg(feature = "ctl")]
         Ok(Command::Top(top)) => top::run(&top),
+        #[cfg(feature = "ctl")]
+        Ok(Command::Completions(shell)) => say(completions::script(shell)),
         Ok(Command::Version) => say(concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Help(help)) => say(help),
         Err(error) => fail(EXIT_USAGE, format_args!("{error}; adit --help tells more")),

@@ -100,6 +100,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("top", &["crate::cli", "crate::ctl", "crate::top", "ratatui"]),
     ("top", &["crate::fail", "crate::EXIT_USAGE", "crate::EXIT_BUG", "signal_hook"]),
     ("top", &["std::process::ExitCode", "std::thread", "Instant::now"]),
+    ("completions", &["crate::cli"]),
     ("demo", &["adit", "log", "tungstenite", "fastrand", "std::thread", "Instant::now"]),
     ("demo", &["std::net::TcpListener", "std::net::TcpStream"]),
 ];

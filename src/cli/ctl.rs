@@ -1,4 +1,4 @@
-//! The command line of `adit ctl` and `adit top`. Pure, as its parent.
+//! The command line of `adit ctl`, `adit top` and `adit completions`. Pure, as its parent.
 //!
 //! Flags may stand before and behind the verb. So all are collected first, and the verb takes those that it knows; what
 //! is left is not for it.
@@ -218,6 +218,14 @@ pub enum Consent {
     Asked,
 }
 
+/// Shells that can be made to complete our words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
 /// As many tunnels as an answer may have.
 pub const PAGE_TUNNELS_MAX: u16 = 1000;
 const LIMIT_DEFAULT: u16 = 100;
@@ -296,6 +304,22 @@ pub fn top(mut parser: Parser, config: Option<PathBuf>) -> Result<Command, Error
     let whereabouts = given.whereabouts()?;
     given.nothing_else("top")?;
     Ok(Command::Top(Top { whereabouts, every }))
+}
+
+/// Reads what stands behind `completions`.
+pub fn completions(mut parser: Parser) -> Result<Command, Error> {
+    let Some(mut given) = Given::collect(&mut parser, |_| None, None)? else {
+        return Ok(Command::Help(super::HELP));
+    };
+    let shell = match given.words.pop_front().as_deref() {
+        Some("bash") => Shell::Bash,
+        Some("zsh") => Shell::Zsh,
+        Some("fish") => Shell::Fish,
+        Some(other) => return Err(format!("no completions for {other:?}: bash, zsh or fish").into()),
+        None => return Err("completions for which shell? bash, zsh or fish".into()),
+    };
+    given.nothing_else("completions")?;
+    Ok(Command::Completions(shell))
 }
 
 fn tunnels(given: &mut Given) -> Result<Verb, Error> {
@@ -679,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn top_has_one_flag_of_its_own() {
+    fn top_and_completions() {
         let top =
             |every| Ok(Command::Top(Top { whereabouts: nowhere(), every: Duration::from_millis(every) }));
         assert_eq!(parsed("top"), top(1000));
@@ -689,6 +713,13 @@ mod tests {
         }
         refuse("top now", "unexpected argument \"now\"");
         refuse("top --json", "invalid option '--json'");
+        assert_eq!(parsed("completions bash"), Ok(Command::Completions(Shell::Bash)));
+        assert_eq!(parsed("completions zsh"), Ok(Command::Completions(Shell::Zsh)));
+        assert_eq!(parsed("completions fish"), Ok(Command::Completions(Shell::Fish)));
+        refuse("completions", "completions for which shell? bash, zsh or fish");
+        refuse("completions csh", "no completions for \"csh\": bash, zsh or fish");
+        refuse("completions bash zsh", "unexpected argument \"zsh\"");
+        refuse("-c a completions bash", "completions reads no configuration file");
     }
 
     #[test]
@@ -696,6 +727,7 @@ mod tests {
         assert_eq!(parsed("ctl --help"), Ok(Command::Help(CTL_HELP)));
         assert_eq!(parsed("ctl drain -h"), Ok(Command::Help(CTL_HELP)));
         assert_eq!(parsed("top --help"), Ok(Command::Help(TOP_HELP)));
+        assert_eq!(parsed("completions --help"), Ok(Command::Help(crate::cli::HELP)));
         for help in [CTL_HELP, TOP_HELP, crate::cli::HELP] {
             assert!(help.lines().all(|line| line.chars().count() <= 120));
         }
