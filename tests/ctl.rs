@@ -219,8 +219,8 @@ fn rebalance_reload_and_plan_say_what_they_did() {
         &["reload"],
         "POST /reload",
         "{}",
-        r#"{"changed":true,"listeners_opened":1,"listeners_closed":0,"message":"1 listeners, 0 routes, 1 upstreams"}"#,
-        "reloaded: 1 listeners, 0 routes, 1 upstreams; 1 listeners opened, 0 closed\n",
+        r#"{"changed":true,"listeners_opened":1,"listeners_closed":0,"message":"1 listeners; 1 opened"}"#,
+        "reloaded: 1 listeners; 1 opened\n",
     );
     check(
         &["plan"],
@@ -413,4 +413,347 @@ fn usage_is_a_matter_of_64() {
     let (code, stdout, _) = run(&["drain", "--help"], &[]);
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with("adit ctl: looks at a running adit"), "{stdout}");
+}
+
+/// The same against adit itself.
+#[cfg(feature = "admin")]
+mod against_adit {
+    use std::os::unix::net::UnixStream;
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
+
+    use common::process::Process;
+    use common::{Backend, Client, WAIT, echoes};
+    use serde_json::Value;
+
+    use super::*;
+
+    const ADMIN: &str = "[admin]\nlisten = \"unix:admin.sock\"\n";
+
+    /// A tcp listener in front of these servers, with further text ahead and keys for the upstream.
+    fn config(servers: &[&Backend], more: &str, upstream: &str) -> String {
+        let servers: Vec<String> = servers.iter().map(|server| server.address()).collect();
+        format!(
+            "{more}\n[[listener]]\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nupstream = \"u\"\n\
+             [upstream.u]\nservers = {servers:?}\n{upstream}\n"
+        )
+    }
+
+    /// Starts it, and waits until it answers.
+    fn start(config: &str) -> Process {
+        let adit = Process::start(config);
+        let until = Instant::now() + WAIT;
+        while UnixStream::connect(adit.file("admin.sock")).is_err() {
+            assert!(Instant::now() < until, "there is no admin socket: {:?}", adit.said());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        adit
+    }
+
+    /// `adit ctl` in the directory of the configuration file, by which it finds the admin listener.
+    fn run(adit: &Process, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(ADIT);
+        command.arg("ctl").args(arguments).current_dir(&adit.directory).stdin(Stdio::null());
+        let output = command.env_remove("ADIT_ADMIN").env_remove("ADIT_TOKEN_FILE").output();
+        let output = output.expect("the binary starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// What is printed where it is done.
+    #[track_caller]
+    fn done(adit: &Process, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = run(adit, arguments);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{arguments:?}: {stdout}");
+        stdout
+    }
+
+    /// What is said where it is not.
+    #[track_caller]
+    fn refused(adit: &Process, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = run(adit, arguments);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{arguments:?}: {stderr}");
+        stderr.strip_prefix("adit: ").expect("our name").trim_end().to_owned()
+    }
+
+    fn json(adit: &Process, arguments: &[&str]) -> Value {
+        let text = done(adit, &[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// A tunnel to a server, both ends.
+    fn open(adit: &Process, backend: &Backend) -> (Client, Client) {
+        let mut tunnel = (adit.client(), backend.accept());
+        echoes(&mut tunnel.0, &mut tunnel.1);
+        tunnel
+    }
+
+    /// The words of the line with this word in it.
+    fn words<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
+        let line =
+            text.lines().find(|line| line.contains(word)).unwrap_or_else(|| panic!("{word} in {text}"));
+        line.split_whitespace().collect()
+    }
+
+    #[test]
+    fn status_and_tunnels_show_what_there_is() {
+        let backend = Backend::new();
+        let adit = start(&config(&[&backend], ADMIN, ""));
+        let tunnels: Vec<_> = (0..3).map(|_| open(&adit, &backend)).collect();
+        let text = done(&adit, &["status"]);
+        assert!(text.starts_with(concat!("adit ", env!("CARGO_PKG_VERSION"), ": serving, up ")), "{text}");
+        assert!(text.contains("\n  tunnels       3 open, 3 opened since the start\n"), "{text}");
+        assert!(text.contains("\n  bytes         6 B up, 12 B down\n"), "{text}");
+        let server = format!("u/{}", backend.address());
+        assert_eq!(words(&text, &server), [&server, "in", "1", "3", "3", "100.0%", "3", "0"]);
+        assert_eq!(words(&text, &adit.address().to_string())[1..], ["tcp", "in", "3"]);
+        assert_eq!(json(&adit, &["status"])["tunnels"]["open"], 3);
+
+        let text = done(&adit, &["tunnels", "--sort", "age", "--asc"]);
+        assert!(text.ends_with("\n3 tunnels\n"), "{text}");
+        let client = tunnels[2].0.local_addr().to_string();
+        assert!(
+            text.lines().nth(1).is_some_and(|line| line.contains(&client)),
+            "the youngest is first: {text}"
+        );
+        let id = words(&text, &client)[0];
+        assert!(done(&adit, &["tunnels", id]).ends_with("\n1 tunnel\n"));
+        assert!(
+            done(&adit, &["tunnels", "--limit", "2"])
+                .ends_with("\n2 of 3 tunnels; --all or --limit shows more\n")
+        );
+        assert!(done(&adit, &["tunnels", "--all"]).ends_with("\n3 tunnels\n"));
+        // Each filter is known by its name, and lets all through or none.
+        let listener = adit.address().to_string();
+        let server = backend.address();
+        for (flag, some, none) in [
+            ("--client", "127.0.0.0/8", "192.0.2.7"),
+            ("--listener", listener.as_str(), "127.0.0.1:1"),
+            ("--route", "*", "*/elsewhere"),
+            ("--upstream", "u", "v"),
+            ("--server", &server, "127.0.0.1:1"),
+            ("--min-age", "1ms", "1h30m"),
+            ("--min-idle", "0.001", "3600"),
+            ("--min-bytes", "6", "1 KiB"),
+        ] {
+            assert!(done(&adit, &["tunnels", flag, some]).ends_with("\n3 tunnels\n"), "{flag} {some}");
+            assert!(done(&adit, &["tunnels", flag, none]).ends_with("\n0 tunnels\n"), "{flag} {none}");
+            let would = done(&adit, &["close", flag, some, "--dry-run"]);
+            assert_eq!(would, "3 tunnels would be closed, at once\n", "{flag} {some}");
+            assert_eq!(done(&adit, &["close", flag, none, "--yes"]), "no tunnel matches\n", "{flag} {none}");
+        }
+        for sort in ["age", "idle", "bytes", "bytes_up", "bytes_down", "rate"] {
+            assert!(done(&adit, &["tunnels", "--sort", sort]).ends_with("\n3 tunnels\n"), "{sort}");
+        }
+        let text = refused(&adit, &["tunnels", "--min-age", "soon"]);
+        assert!(text.contains("min_age") && text.contains("soon"), "{text}");
+        assert_eq!(refused(&adit, &["tunnels", "7f"]), "there is no open tunnel with the id 7f");
+    }
+
+    #[test]
+    fn close_closes() {
+        let backend = Backend::new();
+        let adit = start(&config(&[&backend], ADMIN, ""));
+        let (mut first, mut second, third) =
+            (open(&adit, &backend), open(&adit, &backend), open(&adit, &backend));
+        let client = first.0.local_addr().to_string();
+        let text = done(&adit, &["tunnels"]);
+        assert_eq!(done(&adit, &["close", words(&text, &client)[0]]), "1 tunnel is closed\n");
+        first.0.expect_end();
+        first.1.expect_end();
+        assert_eq!(refused(&adit, &["close", "7f"]), "there is no open tunnel with the id 7f");
+        assert!(refused(&adit, &["close", "--all"]).contains("--yes does without"));
+        echoes(&mut second.0, &mut second.1);
+        assert_eq!(done(&adit, &["close", "--upstream", "u", "--yes"]), "2 tunnels are closed, at once\n");
+        for mut end in [second.0, second.1, third.0, third.1] {
+            end.expect_end();
+        }
+        assert_eq!(done(&adit, &["close", "--all"]), "no tunnel matches\n");
+    }
+
+    #[test]
+    fn drain_and_undrain_a_server() {
+        let (first, second) = (Backend::new(), Backend::new());
+        let adit = start(&config(&[&first, &second], ADMIN, ""));
+        let _tunnel = open(&adit, &first);
+        let name = format!("u/{}", first.address());
+        let what = format!("server {} of upstream u", first.address());
+        let dry = done(&adit, &["drain", &name, "--dry-run"]);
+        assert_eq!(dry, format!("{what}: would drain, with 1 tunnel\n"));
+        assert_eq!(done(&adit, &["drain", &name]), format!("{what}: drains, with 1 tunnel\n"));
+        assert_eq!(words(&done(&adit, &["status"]), &name)[1..3], ["drains", "(operator)"]);
+        let _tunnels = [open(&adit, &second), open(&adit, &second)];
+        let again = done(&adit, &["drain", "--upstream", "u", "--server", &first.address()]);
+        assert_eq!(again, format!("{what}: drains already, with 1 tunnel\n"));
+        assert_eq!(done(&adit, &["undrain", &name]), format!("{what}: is in again, with 1 tunnel\n"));
+        assert_eq!(words(&done(&adit, &["status"]), &name)[1], "in");
+        let already = done(&adit, &["undrain", &name]);
+        assert_eq!(already, format!("{what}: does not drain; it has 1 tunnel\n"));
+        assert!(refused(&adit, &["drain", "u/127.0.0.1:1"]).contains("127.0.0.1:1"));
+        assert!(refused(&adit, &["undrain", &name.replacen('u', "v", 1)]).contains('v'));
+    }
+
+    #[test]
+    fn what_the_file_drains_is_the_file_s_to_undrain() {
+        let (first, second) = (Backend::new(), Backend::new());
+        let text = config(&[&first, &second], ADMIN, "");
+        let drained = format!("{{ address = {:?}, drain = true }}", first.address());
+        let adit = start(&text.replacen(&format!("{:?}", first.address()), &drained, 1));
+        let name = format!("u/{}", first.address());
+        assert_eq!(words(&done(&adit, &["status"]), &name)[1..3], ["drains", "(file)"]);
+        assert!(!refused(&adit, &["undrain", &name]).is_empty());
+    }
+
+    #[test]
+    fn drain_and_undrain_a_listener_and_a_route() {
+        let backend = Backend::new();
+        let config = format!(
+            "{ADMIN}[[listener]]\nlisten = \"127.0.0.1:0\"\n[[listener.route]]\nhost = \"example.com\"\n\
+             path = \"/a/\"\nupstream = \"u\"\n[upstream.u]\nservers = [{:?}]\n",
+            backend.address()
+        );
+        let adit = start(&config);
+        let listener = adit.address().to_string();
+        let route = ["--listener", &listener, "--route", "example.com/a/"];
+        let text = done(&adit, &[&["drain"][..], &route].concat());
+        assert!(text.contains("example.com/a/") && text.ends_with(": drains, with 0 tunnels\n"), "{text}");
+        let mut client = adit.client();
+        client.ask("/a/");
+        assert!(client.head().starts_with("HTTP/1.1 503 "));
+        assert_eq!(words(&done(&adit, &["status"]), "example.com/a/")[2..], ["drains", "(operator)", "0"]);
+        done(&adit, &[&["undrain"][..], &route].concat());
+        let mut client = adit.client();
+        client.ask("/a/");
+        backend.accept().agree();
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        let text = done(&adit, &["drain", "--listener", &listener]);
+        assert!(text.ends_with(": drains, with 1 tunnel\n"), "{text}");
+        assert_eq!(words(&done(&adit, &["status"]), " http ")[2..4], ["drains", "(operator)"]);
+        // It is not listened on, so its name is that in the file.
+        assert!(done(&adit, &["undrain", "--listener", "127.0.0.1:0"]).contains(": is in again, "));
+        assert!(refused(&adit, &["drain", "--listener", "127.0.0.1:1"]).contains("127.0.0.1:1"));
+    }
+
+    #[test]
+    fn drain_all_is_what_a_signal_does() {
+        let backend = Backend::new();
+        let mut adit = start(&config(&[&backend], ADMIN, ""));
+        let (mut client, mut server) = open(&adit, &backend);
+        assert!(done(&adit, &["drain", "--all", "--dry-run"]).contains("would drain"));
+        assert!(done(&adit, &["drain", "--all"]).contains(": drains, with 1 tunnel\n"));
+        let text = done(&adit, &["status"]);
+        assert!(words(&text, "adit ").contains(&"draining,"), "{text}");
+        echoes(&mut client, &mut server);
+        drop((client, server));
+        assert_eq!(adit.wait().code(), Some(0));
+        let (code, _, stderr) = run(&adit, &["status"]);
+        assert_eq!(code, Some(2));
+        assert!(stderr.starts_with("adit: unix:admin.sock (from ./config.toml): "), "{stderr}");
+    }
+
+    #[test]
+    fn rebalance_closes_the_surplus() {
+        let (first, second) = (Backend::new(), Backend::new());
+        let adit =
+            start(&config(&[&first, &second], ADMIN, "rebalance = { within = \"10%\", rate = 1000 }\n"));
+        let name = format!("u/{}", second.address());
+        let mut tunnels: Vec<_> =
+            [&first, &second].iter().cycle().take(8).map(|server| open(&adit, server)).collect();
+        let mut at = 0;
+        let first_s = |_: &(Client, Client)| {
+            at += 1;
+            at % 2 == 1
+        };
+        assert_eq!(done(&adit, &["rebalance", "u"]), "upstream u: no server has more than its share\n");
+        // All of the second's end, so that the first has all there are.
+        tunnels.retain(first_s);
+        let until = Instant::now() + WAIT;
+        while words(&done(&adit, &["status"]), &name)[4] != "0" {
+            assert!(Instant::now() < until, "its tunnels have ended");
+        }
+        let surplus = "upstream u: a surplus of 2 tunnels";
+        assert_eq!(done(&adit, &["rebalance", "u", "--dry-run"]), format!("{surplus} would be closed\n"));
+        assert_eq!(done(&adit, &["rebalance", "u"]), format!("{surplus} is closed\n"));
+        assert!(refused(&adit, &["rebalance", "v"]).contains("upstream v"));
+    }
+
+    #[test]
+    fn rebalance_is_for_upstreams_that_have_it_in_the_file() {
+        let backend = Backend::new();
+        let adit = start(&config(&[&backend], ADMIN, ""));
+        assert!(refused(&adit, &["rebalance", "u"]).contains("rebalance"));
+    }
+
+    #[test]
+    fn plan_tells_and_reload_does() {
+        let backend = Backend::new();
+        let text = config(&[&backend], ADMIN, "");
+        let adit = start(&text);
+        let write = |text: &str| fs::write(adit.file("config.toml"), text).expect("written");
+        assert_eq!(done(&adit, &["plan"]), "no changes\nplan: 0 added, 0 removed, 0 changed\n");
+        assert_eq!(done(&adit, &["reload"]), "nothing has changed\n");
+        write(&format!("[timeouts]\nidle = \"1h\"\n{text}"));
+        let plan = done(&adit, &["plan"]);
+        assert!(plan.contains("\n  timeouts.idle: off -> 1h\n"), "{plan}");
+        assert_eq!(json(&adit, &["plan"])["text"], plan);
+        let told = done(&adit, &["reload"]);
+        assert_eq!(told, "reloaded: 1 listeners, 0 routes, 1 upstreams; 0 listeners opened, 0 closed\n");
+        assert!(done(&adit, &["status"]).contains(", 2 reloads\n"));
+        // A file that is wrong still says where to ask about it.
+        write(&format!("{text}\nbalnce = \"least_conn\"\n"));
+        for verb in ["plan", "reload"] {
+            let text = refused(&adit, &[verb]);
+            assert!(text.contains("there is no key \"balnce\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_by_the_file() {
+        let backend = Backend::new();
+        let directory = tempfile::tempdir().expect("a directory");
+        let token = directory.path().join("token");
+        fs::write(&token, "0123456789abcdef0123456789abcdef\n").expect("written");
+        let adit = start(&config(&[&backend], &format!("{ADMIN}token_file = {token:?}\n"), ""));
+        assert_eq!(json(&adit, &["status"])["tunnels"]["open"], 0);
+        // With the address alone there is no token.
+        let text = refused(&adit, &["status", "--admin", "unix:admin.sock"]);
+        assert!(
+            text.ends_with("(--token-file FILE or ADIT_TOKEN_FILE names the file with its token)"),
+            "{text}"
+        );
+        done(&adit, &["status", "--admin", "unix:admin.sock", "--token-file", token.to_str().expect("text")]);
+    }
+
+    #[test]
+    fn it_is_asked_over_tcp_as_well() {
+        let backend = Backend::new();
+        // The only TCP address that it listens on is the operators'.
+        let text = config(&[&backend], "[admin]\nlisten = \"127.0.0.1:0\"\n", "");
+        let adit =
+            Process::start(&text.replacen("127.0.0.1:0\"\nprotocol", "unix:clients.sock\"\nprotocol", 1));
+        let text = done(&adit, &["status", "--admin", &adit.address().to_string()]);
+        assert!(text.contains("unix:clients.sock"), "{text}");
+        let (code, _, stderr) = run(&adit, &["status"]);
+        assert_eq!(code, Some(2));
+        assert!(stderr.contains("which port the kernel chose is not known here"), "{stderr}");
+    }
+
+    #[test]
+    fn top_shows_and_closes() {
+        let backend = Backend::new();
+        let adit = start(&config(&[&backend], ADMIN, ""));
+        let (mut client, mut server) = open(&adit, &backend);
+        let address = format!("unix:{}", adit.file("admin.sock").display());
+        let mut terminal = Terminal::run(&[ADIT, "top", "--every", "100ms", "--admin", &address]);
+        terminal.await_text(&format!("u/{}", backend.address()));
+        terminal.await_text(&client.local_addr().to_string());
+        terminal.write("c");
+        terminal.await_text("[y/N]");
+        terminal.write("y");
+        client.expect_end();
+        server.expect_end();
+        terminal.await_text("closed");
+        terminal.write("q");
+        assert_eq!(terminal.wait().0, "0");
+    }
 }

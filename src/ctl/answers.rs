@@ -233,10 +233,6 @@ pub struct Closed {
 pub struct Reloaded {
     pub changed: bool,
     #[serde(default)]
-    pub listeners_opened: u64,
-    #[serde(default)]
-    pub listeners_closed: u64,
-    #[serde(default)]
     pub message: String,
 }
 
