@@ -24,6 +24,7 @@ use crate::admin::http::Response;
 #[cfg(feature = "admin")]
 use crate::admin::search::{Findings, Survey};
 use crate::error::ReloadError;
+use crate::inherited::Inherited;
 use crate::limit::PerAddress;
 use crate::listener::Listener;
 use crate::pace::Pace;
@@ -162,6 +163,8 @@ pub struct Crew {
     /// Sessions by client address.
     pub addresses: Arc<PerAddress>,
     registry: Mutex<Registry>,
+    /// Sockets that the host was handed.
+    pub inherited: Inherited,
     /// The pace at which tunnels are closed that have to go.
     pub pace: Pace,
     /// When their clocks began.
@@ -175,7 +178,11 @@ pub struct Crew {
 
 impl Crew {
     /// A crew of workers that are woken by these, and what each of them hears commands by.
-    pub fn new(wakers: Vec<Waker>, start: Instant) -> (Arc<Crew>, Vec<Receiver<Command>>) {
+    pub fn new(
+        wakers: Vec<Waker>,
+        inherited: Inherited,
+        start: Instant,
+    ) -> (Arc<Crew>, Vec<Receiver<Command>>) {
         let mate = |waker| {
             let (commands, receiver) = channel();
             let stats = Arc::default();
@@ -187,6 +194,7 @@ impl Crew {
             open: AtomicUsize::new(0),
             addresses: Arc::default(),
             registry: Mutex::default(),
+            inherited,
             pace: Pace::default(),
             start,
             refused_reloads: AtomicU64::new(0),
@@ -299,7 +307,8 @@ mod tests {
     fn crew(workers: usize) -> (Vec<mio::Poll>, Arc<Crew>, Vec<Receiver<Command>>) {
         let polls: Vec<_> = (0..workers).map(|_| mio::Poll::new().unwrap()).collect();
         let waker = |poll: &mio::Poll| Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        let (crew, receivers) = Crew::new(polls.iter().map(waker).collect(), Instant::now());
+        let (crew, receivers) =
+            Crew::new(polls.iter().map(waker).collect(), Inherited::new(), Instant::now());
         (polls, crew, receivers)
     }
 

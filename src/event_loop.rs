@@ -35,6 +35,7 @@ use slab::Slab;
 use crate::crew::{Command, Crew, Done, Reload};
 use crate::drain::Departures;
 use crate::error::{Outcome, Side, StartError};
+use crate::inherited::Inherited;
 use crate::listener::Listener;
 use crate::moment::{Date, Moment};
 use crate::plan::{Address, BackendId, Limits, Plan};
@@ -245,7 +246,11 @@ enum Work {
 impl EventLoop {
     /// The loops of so many workers, with every listener of the plan open. Nothing half-starts: where one cannot be
     /// opened none stays open.
-    pub fn crew(plan: Plan, workers: usize) -> Result<(Vec<EventLoop>, Arc<Crew>), StartError> {
+    pub fn crew(
+        plan: Plan,
+        workers: usize,
+        inherited: Inherited,
+    ) -> Result<(Vec<EventLoop>, Arc<Crew>), StartError> {
         let mut polls = Vec::with_capacity(workers);
         let mut wakers = Vec::with_capacity(workers);
         for _ in 0..workers {
@@ -253,10 +258,10 @@ impl EventLoop {
             wakers.push(Waker::new(poll.registry(), WAKER).map_err(StartError::EventLoop)?);
             polls.push(poll);
         }
-        let (crew, receivers) = Crew::new(wakers, Instant::now());
+        let (crew, receivers) = Crew::new(wakers, inherited, Instant::now());
         #[cfg(feature = "admin")]
-        let wanted = steering::open(&plan, None)?;
-        let opened = change::open(plan, &[], workers)?;
+        let wanted = steering::open(&plan, None, &crew.inherited)?;
+        let opened = change::open(plan, &[], workers, &crew.inherited)?;
         let setup = Arc::new(crew.registry().set_up(opened.plan, opened.keys, Moment::START));
         let mut loops = Vec::with_capacity(workers);
         let parts = polls.into_iter().zip(receivers).zip(opened.fresh).enumerate();
@@ -666,6 +671,8 @@ impl EventLoop {
             Address::Unix(path) => {
                 Ok(Transport::connected(Stream::Unix(UnixStream::from_std(sys::dial_unix(path)?))))
             }
+            // A configuration has none; a plan that a program made might.
+            Address::Inherited(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     }
 
@@ -772,10 +779,18 @@ impl EventLoop {
         }
     }
 
+    /// Takes in nobody from now on. A socket that was handed over goes on elsewhere, and would go on being watched too
+    /// (epoll(7): what takes it out is the close of its last descriptor).
+    fn close_listeners(&mut self) {
+        for mut listener in self.listeners.drain(..).flatten() {
+            let _ = self.poll.registry().deregister(listener.source()); // it is there
+        }
+    }
+
     /// Closes everything.
     fn stop(&mut self) {
         self.phase = Phase::Stopped;
-        self.listeners.clear();
+        self.close_listeners();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.close(key, Some(&Outcome::Drained));
@@ -814,7 +829,7 @@ mod tests {
 
     fn event_loop(text: &str) -> EventLoop {
         let plan = Config::from_toml(text).unwrap().check().unwrap();
-        let (mut loops, _crew) = EventLoop::crew(plan, 1).unwrap();
+        let (mut loops, _crew) = EventLoop::crew(plan, 1, Inherited::new()).unwrap();
         loops.remove(0)
     }
 
@@ -844,7 +859,7 @@ mod tests {
     /// Two workers, which have not had a turn yet.
     fn two_workers(text: &str) -> (EventLoop, EventLoop, Arc<Crew>) {
         let plan = Config::from_toml(text).unwrap().check().unwrap();
-        let (mut loops, crew) = EventLoop::crew(plan, 2).unwrap();
+        let (mut loops, crew) = EventLoop::crew(plan, 2, Inherited::new()).unwrap();
         let second = loops.remove(1);
         (loops.remove(0), second, crew)
     }

@@ -54,6 +54,7 @@ mod event_loop;
 #[doc(hidden)]
 pub mod fuzz;
 mod identity;
+mod inherited;
 mod limit;
 mod listener;
 pub mod log_writer;
@@ -75,6 +76,7 @@ pub use admin::host::{Host, ReloadRequest};
 pub use config::Config;
 pub use crew::Reloaded;
 pub use error::{ConfigError, ReloadError, StartError};
+pub use inherited::Inherited;
 pub use plan::{Address, Plan};
 pub use proxy::{Handle, Proxy, Reloading, Status, Workers};
 pub use session::engine::PIPE_DESCRIPTORS_MAX;

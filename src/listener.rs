@@ -11,11 +11,12 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 
 use crate::identity::ListenerKey;
+use crate::inherited::Inherited;
 use crate::moment::Moment;
 use crate::plan::{Address, Tcp};
 use crate::session::keepalive;
 use crate::session::transport::Stream;
-use crate::sys::{self, Sharing};
+use crate::sys::{self, Listening, Sharing};
 
 /// A listening socket.
 pub struct Listener {
@@ -40,11 +41,17 @@ enum Socket {
 }
 
 impl Listener {
-    /// Binds and listens.
+    /// Binds and listens, or takes over a socket that was handed to us.
     ///
     /// # Errors
-    /// The kernel's: in use, no permission, no such address.
-    pub fn open(key: &ListenerKey, place: u16, tcp: &Tcp, sharing: Sharing) -> io::Result<Listener> {
+    /// The kernel's: in use, no permission, no such address. Where there is no such socket, or it is no listening one.
+    pub fn open(
+        key: &ListenerKey,
+        place: u16,
+        tcp: &Tcp,
+        sharing: Sharing,
+        inherited: &Inherited,
+    ) -> io::Result<Listener> {
         let (socket, address) = match &key.address {
             Address::Tcp(address) => {
                 let socket = sys::listen_tcp(*address, tcp.backlog, &keepalive(tcp), sharing)?;
@@ -56,13 +63,27 @@ impl Listener {
                 let socket = UnixListener::from_std(sys::listen_unix(path, tcp.backlog, None)?);
                 (Socket::Unix(socket), Address::Unix(path.clone()))
             }
+            Address::Inherited(name) => {
+                match sys::listen_inherited(&inherited.find(name)?, &keepalive(tcp))? {
+                    Listening::Tcp(socket) => {
+                        let bound = socket.local_addr()?;
+                        (Socket::Tcp(TcpListener::from_std(socket)), Address::Tcp(bound))
+                    }
+                    Listening::Unix(socket) => {
+                        // An abstract one has no path to be known by.
+                        let path = socket.local_addr()?.as_pathname().map(|path| Address::Unix(path.into()));
+                        let address = path.unwrap_or_else(|| key.address.clone());
+                        (Socket::Unix(UnixListener::from_std(socket)), address)
+                    }
+                }
+            }
         };
         Ok(Listener::new(socket, key, place, address))
     }
 
     fn new(socket: Socket, key: &ListenerKey, place: u16, address: Address) -> Listener {
-        let key = key.clone();
-        Listener { socket, key, place, address, ready: false, retry_at: None, owns_file: true }
+        let (key, owns_file) = (key.clone(), matches!(key.address, Address::Unix(_)));
+        Listener { socket, key, place, address, ready: false, retry_at: None, owns_file }
     }
 
     /// As [`open`](Listener::open) on a unix socket, for its owner alone.
@@ -75,13 +96,25 @@ impl Listener {
         Ok(Listener::new(socket, key, 0, Address::Unix(path.to_owned())))
     }
 
+    /// Whether somebody else made the socket, and may have it still.
+    pub fn is_inherited(&self) -> bool {
+        match self.key.address {
+            Address::Inherited(_) => true,
+            Address::Tcp(_) | Address::Unix(_) => false,
+        }
+    }
+
     /// Another socket for another worker: of a TCP address one with a backlog of its own (socket(7), SO_REUSEPORT; this
-    /// one was opened to be joined), of a unix socket the same one.
+    /// one was opened to be joined), of a unix socket, and of one that was handed over, the same one.
     ///
     /// # Errors
     /// The kernel's.
     pub fn open_beside(&self, tcp: &Tcp) -> io::Result<Listener> {
         let socket = match &self.socket {
+            Socket::Tcp(socket) if self.is_inherited() => {
+                let socket = socket.as_fd().try_clone_to_owned()?;
+                Socket::Tcp(TcpListener::from_std(socket.into()))
+            }
             Socket::Tcp(socket) => {
                 let address = socket.local_addr()?;
                 let socket = sys::listen_tcp(address, tcp.backlog, &keepalive(tcp), Sharing::Joins)?;
@@ -117,7 +150,9 @@ impl Listener {
     /// # Errors
     /// The kernel's; the options are then as they were, in part.
     pub fn adjust(&self, tcp: &Tcp) -> io::Result<()> {
-        sys::listen_on(self, tcp.backlog)?;
+        if !self.is_inherited() {
+            sys::listen_on(self, tcp.backlog)?;
+        }
         match &self.socket {
             Socket::Tcp(socket) => keepalive(tcp).renew(socket),
             Socket::Unix(_) => Ok(()),
@@ -174,7 +209,7 @@ impl Drop for Listener {
                 // Where it is gone already nothing is left to do.
                 drop(remove_file(path));
             }
-            Address::Tcp(_) | Address::Unix(_) => {}
+            Address::Tcp(_) | Address::Unix(_) | Address::Inherited(_) => {}
         }
     }
 }
@@ -194,7 +229,8 @@ mod tests {
             user_timeout: user_timeout.map(Duration::from_secs),
             backlog: 16,
         };
-        let listener = Listener::open(&key, 0, &tcp(Some(60), Some(30)), Sharing::Alone).unwrap();
+        let listener =
+            Listener::open(&key, 0, &tcp(Some(60), Some(30)), Sharing::Alone, &Inherited::new()).unwrap();
         let options = || {
             let Address::Tcp(address) = listener.address else { panic!("a TCP address") };
             let client = std::net::TcpStream::connect(address).unwrap();
@@ -227,7 +263,7 @@ mod tests {
         let path = directory.path().join("socket");
         let key = ListenerKey { address: Address::Unix(path.clone()), nth: 0 };
         let tcp = Tcp { keepalive: None, user_timeout: None, backlog: 16 };
-        let listener = Listener::open(&key, 0, &tcp, Sharing::Alone).unwrap();
+        let listener = Listener::open(&key, 0, &tcp, Sharing::Alone, &Inherited::new()).unwrap();
         drop(listener.open_beside(&tcp).unwrap());
         assert!(path.exists());
         drop(listener);

@@ -141,6 +141,19 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A unix stream socket's path.
     Unix(PathBuf),
+    /// A listening socket that the process was handed, by the name it was handed over with. It is never dialed.
+    Inherited(String),
+}
+
+impl Address {
+    /// Whether nobody on another machine reaches it. Of a socket that was handed over only the address that it is bound
+    /// to says so; where it has none it is a unix socket.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) | Address::Inherited(_) => true,
+        }
+    }
 }
 
 impl fmt::Display for Address {
@@ -148,6 +161,7 @@ impl fmt::Display for Address {
         match self {
             Address::Tcp(address) => address.fmt(f),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Inherited(name) => write!(f, "fd:{name}"),
         }
     }
 }

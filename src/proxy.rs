@@ -15,6 +15,7 @@ use crate::admin::host::Host;
 use crate::crew::{Command, Crew, Exchange, Reload, Reloaded};
 use crate::error::{ReloadError, StartError};
 use crate::event_loop::EventLoop;
+use crate::inherited::Inherited;
 use crate::plan::{Address, Plan, WorkerCount};
 use crate::session::journal::Sink;
 use crate::stats::Snapshot;
@@ -51,7 +52,16 @@ impl Proxy {
     /// # Errors
     /// Where an address cannot be listened on (in use, no permission), and where the kernel gives no poll.
     pub fn bind(plan: Plan) -> Result<Proxy, StartError> {
-        let (mut loops, crew) = EventLoop::crew(plan, 1)?;
+        Proxy::bind_with(plan, Inherited::new())
+    }
+
+    /// As [`bind`](Proxy::bind), with sockets that the host was handed: what `listen = "fd:NAME"` is about. They are
+    /// kept for reloads.
+    ///
+    /// # Errors
+    /// As there, and where a socket of such a name is not among them or is not a listening one.
+    pub fn bind_with(plan: Plan, inherited: Inherited) -> Result<Proxy, StartError> {
+        let (mut loops, crew) = EventLoop::crew(plan, 1, inherited)?;
         Ok(Proxy { event_loop: loops.remove(0), handle: Handle { crew } })
     }
 
@@ -146,12 +156,20 @@ impl Workers {
     /// # Errors
     /// As there.
     pub fn bind(plan: Plan) -> Result<Workers, StartError> {
+        Workers::bind_with(plan, Inherited::new())
+    }
+
+    /// As [`Proxy::bind_with`]. Of a socket that was handed over each worker has a descriptor.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind_with(plan: Plan, inherited: Inherited) -> Result<Workers, StartError> {
         let count = match plan.workers {
             WorkerCount::Count(count) => usize::from(count),
             // Where that is not to be learned one does the work.
             WorkerCount::Auto => thread::available_parallelism().map_or(1, usize::from),
         };
-        let (loops, crew) = EventLoop::crew(plan, count)?;
+        let (loops, crew) = EventLoop::crew(plan, count, inherited)?;
         Ok(Workers { loops, handle: Handle { crew } })
     }
 

@@ -81,7 +81,7 @@ impl Counted {
     fn address(&self) -> std::net::SocketAddr {
         match self.proxy.local_addrs()[0] {
             Address::Tcp(address) => address,
-            Address::Unix(_) => unreachable!("it listens on TCP"),
+            Address::Unix(_) | Address::Inherited(_) => unreachable!("it listens on TCP"),
         }
     }
 

@@ -361,7 +361,7 @@ fn urgent_data_in_a_tunnel_loses_no_other_byte_and_stops_nothing() {
     let mut proxy = Proxy::bind(Config::from_toml(&config).unwrap().check().unwrap()).expect("bound");
     let address: SocketAddr = match &proxy.local_addrs()[0] {
         Address::Tcp(address) => *address,
-        Address::Unix(_) => unreachable!("a TCP listener"),
+        Address::Unix(_) | Address::Inherited(_) => unreachable!("a TCP listener"),
     };
     let client = socket2::Socket::from(TcpStream::connect(address).expect("connected"));
     let mut turn = || {

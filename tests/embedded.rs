@@ -41,7 +41,7 @@ impl Host {
     fn client(&self) -> Client {
         match self.proxy.local_addrs()[0] {
             Address::Tcp(address) => Client::connect(address),
-            Address::Unix(_) => unreachable!("it listens on TCP"),
+            Address::Unix(_) | Address::Inherited(_) => unreachable!("it listens on TCP"),
         }
     }
 

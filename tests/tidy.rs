@@ -55,12 +55,24 @@ const TABLE: &[(&str, &[&str])] = &[
     ("session", &["crate::drain::Standing", "crate::moment", "crate::setup", "crate::stats"]),
     ("session", &["fastrand::Rng", "log"]),
     ("session::transport", &["mio::event::Source", "mio::net"]),
+    // Sockets that the process was handed.
+    ("inherited", &["std::os::fd"]),
     // A bound address. A unix socket's file goes with its listener.
-    ("listener", &["crate::identity", "crate::moment", "crate::plan", "crate::sys"]),
+    ("listener", &["crate::identity", "crate::inherited", "crate::moment", "crate::plan", "crate::sys"]),
     ("listener", &["crate::session::transport", "crate::session::keepalive"]),
     ("listener", &["mio::event::Source", "mio::net", "std::fs::remove_file", "std::os::fd"]),
     // What loops share, and how they call each other.
-    ("crew", &["crate::error", "crate::limit", "crate::listener", "crate::pace", "crate::plan"]),
+    (
+        "crew",
+        &[
+            "crate::error",
+            "crate::inherited",
+            "crate::limit",
+            "crate::listener",
+            "crate::pace",
+            "crate::plan",
+        ],
+    ),
     ("crew", &["crate::session::journal::Sink", "crate::session::transport::Stream"]),
     ("crew", &["crate::setup", "crate::stats", "mio::Waker"]),
     ("crew", &["crate::admin"]),
@@ -68,7 +80,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("event_loop", &["crate::session", "crate::proto", "crate::error", "crate::plan", "crate::sys"]),
     ("event_loop", &["crate::balance", "crate::drain", "crate::identity", "crate::rebalance"]),
     ("event_loop", &["crate::setup", "crate::timer"]),
-    ("event_loop", &["crate::crew", "crate::event_loop", "crate::listener"]),
+    ("event_loop", &["crate::crew", "crate::event_loop", "crate::inherited", "crate::listener"]),
     ("event_loop", &["mio", "slab", "log", "fastrand::Rng", "std::os::fd"]),
     ("event_loop", &["crate::moment", "Instant::now", "Instant::elapsed", "SystemTime::now"]),
     // Lines about open tunnels.
@@ -77,6 +89,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("event_loop::steering", &["crate::access_log", "crate::admin", "serde", "std::fs"]),
     // What embedders see. The writer of log lines is a thread that waits for a disk, so that no loop has to.
     ("proxy", &["crate::crew", "crate::event_loop", "crate::error", "crate::plan", "crate::stats"]),
+    ("proxy", &["crate::inherited"]),
     ("proxy", &["crate::admin::host", "crate::session::journal::Sink", "std::os::fd"]),
     // Only where as many loops as are configured are asked for.
     ("proxy", &["std::thread"]),

@@ -172,11 +172,7 @@ fn admin(written: &super::Admin, listeners: &[Listener]) -> Result<Option<Admin>
         let message = format!("{} is a [[listener]]'s already", quoted(&address.to_string()));
         return Err(Fault::at(listen, wrong(message).help("an address of its own")));
     }
-    let is_local = match &address {
-        Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        Address::Unix(_) => true,
-    };
-    if !is_local && allow_remote.is_none() {
+    if !address.is_local() && allow_remote.is_none() {
         let message = format!("{} is reached from other machines", quoted(&address.to_string()));
         let help = "a loopback address, or allow_remote = true with a token_file";
         return Err(Fault::at(listen, wrong(message).help(help)));

@@ -211,5 +211,7 @@ fn is_reached_by(listener: &Listener, address: &Address) -> bool {
         }
         (Address::Unix(own), Address::Unix(dialed)) => own == dialed,
         (Address::Tcp(_), Address::Unix(_)) | (Address::Unix(_), Address::Tcp(_)) => false,
+        // Where a socket that is handed over is bound is not known yet, and it is never dialed by its name.
+        (Address::Inherited(_), _) | (_, Address::Inherited(_)) => false,
     }
 }

@@ -85,6 +85,15 @@ fn listens_on_addresses_only() {
         Ok(Address::Unix(format!("/{}", "x".repeat(106)).into())),
     );
     check(listen_address, &format!("unix:/{}", "x".repeat(107)), Err("path of 108 bytes (at most 107"));
+    check(listen_address, "fd:web", Ok(Address::Inherited("web".into())));
+    check(listen_address, "fd:adit.socket", Ok(Address::Inherited("adit.socket".into())));
+    check(listen_address, "fd:8020", Ok(Address::Inherited("8020".into())));
+    check(listen_address, "fd:", Err("\"fd:\" without a name (FileDescriptorName="));
+    check(listen_address, "fd:a:b", Err("\"a:b\" is no name of a socket"));
+    check(listen_address, "fd:a\nb", Err("\"a\\nb\" is no name of a socket"));
+    check(listen_address, "fd:ü", Err("is no name of a socket"));
+    check(listen_address, &format!("fd:{}", "x".repeat(255)), Ok(Address::Inherited("x".repeat(255))));
+    check(listen_address, &format!("fd:{}", "x".repeat(256)), Err("name of 256 bytes (at most 255"));
     check(listen_address, "localhost:8020", Err("(write \"127.0.0.1:8020\")"));
     check(listen_address, "example.com:80", Err("not a name"));
     check(listen_address, ":8020", Err("\"0.0.0.0:8020\" or"));

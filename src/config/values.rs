@@ -140,10 +140,34 @@ pub(super) fn file_path(path: &str) -> Result<PathBuf, Wrong> {
     }
 }
 
-/// What to listen on: an address, never a name, for which of a name's addresses would it be?
+/// The longest name of a socket that is handed over (sd_listen_fds(3), systemd.socket(5)).
+const SOCKET_NAME_BYTES_MAX: usize = 255;
+
+/// A name by which a service manager hands a socket over: what `FileDescriptorName=` may say, but for nothing at all.
+fn socket_name(name: &str) -> Result<Address, Wrong> {
+    let help = "FileDescriptorName= of the socket unit, such as \"fd:web\"";
+    if name.is_empty() {
+        return Err(wrong("\"fd:\" without a name").help(help));
+    }
+    if name.len() > SOCKET_NAME_BYTES_MAX {
+        return Err(wrong(format!("a socket's name of {} bytes", name.len()))
+            .help(format!("at most {SOCKET_NAME_BYTES_MAX}: systemd knows no longer ones")));
+    }
+    if !name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':') {
+        let message = format!("{} is no name of a socket: it is ASCII without \":\"", quoted(name));
+        return Err(wrong(message).help(help));
+    }
+    Ok(Address::Inherited(name.to_owned()))
+}
+
+/// What to listen on: an address, never a name, for which of a name's addresses would it be? Or a socket that is handed
+/// over, by what it is called.
 pub(super) fn listen_address(text: &str) -> Result<Address, Wrong> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path);
+    }
+    if let Some(name) = text.strip_prefix("fd:") {
+        return socket_name(name);
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(Address::Tcp(address));

@@ -80,7 +80,9 @@ impl EventLoop {
     /// Takes in whoever waits at a listener that is about to be closed, so that nobody is reset who had been let in: no
     /// more than fit into its backlog, but those beyond `max_connections` too.
     pub(super) fn accept_all(&mut self, index: usize) {
-        let Some(listener) = self.listeners[index].take() else { return };
+        let Some(mut listener) = self.listeners[index].take() else { return };
+        // The socket may go on elsewhere, and come back.
+        let _ = self.poll.registry().deregister(listener.source()); // it is there
         // The kernel has room for one more than it was told.
         for _ in 0..=self.setup().plan.tcp.backlog {
             match listener.accept() {

@@ -17,6 +17,7 @@ use super::{EventLoop, GENERATIONS_MAX, LISTENERS, Phase, forget_unused};
 use crate::crew::{Adoption, Command, Done, Exchange, Reload, Reloaded, Reply};
 use crate::error::{ReloadError, StartError};
 use crate::identity::{self, ListenerKey};
+use crate::inherited::Inherited;
 use crate::listener::Listener;
 use crate::plan::{Address, Plan};
 use crate::setup::Setup;
@@ -37,6 +38,7 @@ pub(super) fn open(
     mut plan: Plan,
     existing: &[Option<Listener>],
     workers: usize,
+    inherited: &Inherited,
 ) -> Result<Opened, StartError> {
     let keys = identity::listeners(&plan);
     let known: HashMap<&ListenerKey, &Listener> =
@@ -53,11 +55,12 @@ pub(super) fn open(
         let failed = |error| StartError::Listen { address: key.address.to_string(), error };
         let is_leaving = |listener: &&Listener| {
             let place = keys.iter().position(|key| *key == listener.key);
-            place.is_none_or(|place| plan.listeners[place].drain)
+            // Who joins a socket that was handed over shares its clients with whoever has it still, and takes none.
+            !listener.is_inherited() && place.is_none_or(|place| plan.listeners[place].drain)
         };
         let leaving = existing.iter().flatten().filter(is_leaving);
         let place_id = place as u16; // a plan has no more
-        let opened = open_among(key, place_id, &plan, leaving, workers).map_err(failed)?;
+        let opened = open_among(key, place_id, &plan, leaving, workers, inherited).map_err(failed)?;
         plan.listeners[place].address.clone_from(&opened[0].address);
         fresh.iter_mut().zip(opened).for_each(|(fresh, listener)| fresh.push(listener));
     }
@@ -71,9 +74,10 @@ fn open_among<'a>(
     plan: &Plan,
     leaving: impl Iterator<Item = &'a Listener>,
     workers: usize,
+    inherited: &Inherited,
 ) -> io::Result<Vec<Listener>> {
     let sharing = if workers > 1 { Sharing::Founds } else { Sharing::Alone };
-    let first = match Listener::open(key, place, &plan.tcp, sharing) {
+    let first = match Listener::open(key, place, &plan.tcp, sharing, inherited) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let port = port(&key.address);
             let in_the_way =
@@ -86,7 +90,7 @@ fn open_among<'a>(
             if !any {
                 return Err(error);
             }
-            Listener::open(key, place, &plan.tcp, Sharing::Joins)?
+            Listener::open(key, place, &plan.tcp, Sharing::Joins, inherited)?
         }
         opened => opened?,
     };
@@ -101,7 +105,7 @@ fn open_among<'a>(
 fn port(address: &Address) -> Option<u16> {
     match address {
         Address::Tcp(address) => Some(address.port()),
-        Address::Unix(_) => None,
+        Address::Unix(_) | Address::Inherited(_) => None,
     }
 }
 
@@ -137,7 +141,7 @@ impl EventLoop {
         #[cfg(not(feature = "admin"))]
         let (plan, by_file) = (*plan, true);
         #[cfg(feature = "admin")]
-        let wanted = match steering::open(&plan, self.steering.as_deref()) {
+        let wanted = match steering::open(&plan, self.steering.as_deref(), &self.crew.inherited) {
             Ok(wanted) => wanted,
             Err(error) => return self.refuse(&reply, ReloadError::Start(error), by_file),
         };
@@ -198,7 +202,8 @@ impl EventLoop {
         if in_use >= GENERATIONS_MAX {
             return Err(ReloadError::TooManyInUse(in_use));
         }
-        let opened = open(plan, &self.listeners, self.crew.size()).map_err(ReloadError::Start)?;
+        let opened = open(plan, &self.listeners, self.crew.size(), &self.crew.inherited)
+            .map_err(ReloadError::Start)?;
         let is_new = opened.fresh[0].is_empty() && self.setup().is_as(&opened.plan, &opened.keys);
         Ok((!is_new).then_some(opened))
     }

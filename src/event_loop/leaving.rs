@@ -95,7 +95,7 @@ impl EventLoop {
         }
         let deadline = self.setup().plan.drain.timeout.map(|timeout| self.clock.now + timeout);
         self.phase = Phase::Draining(deadline);
-        self.listeners.clear();
+        self.close_listeners();
         self.spreadings.clear();
         log::info!("draining {} sessions", self.slots.len());
         self.review();

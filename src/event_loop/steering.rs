@@ -33,6 +33,7 @@ use crate::crew::{Command, Crew, Exchange, Reload, Reply};
 use crate::drain::Why;
 use crate::error::StartError;
 use crate::identity::ListenerKey;
+use crate::inherited::Inherited;
 use crate::listener::Listener;
 use crate::moment::Moment;
 use crate::plan::{Address, Plan};
@@ -203,7 +204,11 @@ pub(super) enum Wanted {
 }
 
 /// Opens what a plan wants.
-pub(super) fn open(plan: &Plan, steering: Option<&Steering>) -> Result<Wanted, StartError> {
+pub(super) fn open(
+    plan: &Plan,
+    steering: Option<&Steering>,
+    inherited: &Inherited,
+) -> Result<Wanted, StartError> {
     let Some(admin) = &plan.admin else { return Ok(Wanted::Nothing) };
     let failed = |error| StartError::Listen { address: admin.address.to_string(), error };
     let token = admin.token_file.as_deref().map(read_token).transpose()?;
@@ -215,9 +220,15 @@ pub(super) fn open(plan: &Plan, steering: Option<&Steering>) -> Result<Wanted, S
     let tcp = crate::plan::Tcp { backlog: BACKLOG, ..plan.tcp.clone() };
     let listener = match &admin.address {
         Address::Unix(path) => Listener::open_private(&key, path, &tcp),
-        Address::Tcp(_) => Listener::open(&key, 0, &tcp, Sharing::Alone),
+        Address::Tcp(_) | Address::Inherited(_) => Listener::open(&key, 0, &tcp, Sharing::Alone, inherited),
     };
     let listener = listener.map_err(failed)?;
+    // What the check of a configuration cannot know of a socket that is handed over.
+    if !listener.address.is_local() && !admin.allow_remote {
+        let address = &listener.address;
+        let why = format!("{address} is reached from other machines (allow_remote = true with a token_file)");
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
+    }
     let is_tcp = matches!(listener.address, Address::Tcp(_));
     Ok(Wanted::Another(Door { listener, guard: Guard { token, is_tcp } }))
 }
@@ -265,7 +276,9 @@ impl EventLoop {
                 steering.spare = steering.spare.take().or_else(|| usage::spare_descriptor().ok());
             }
         }
-        if before.is_some() {
+        if let Some(mut before) = before {
+            // A socket that was handed over goes on elsewhere.
+            let _ = self.poll.registry().deregister(before.listener.source()); // it is there
             steering.close_all();
         }
         if steering.door.is_none() {

@@ -99,6 +99,45 @@ pub fn listen_tcp(
     Ok(socket.into())
 }
 
+/// A listening socket that somebody else made.
+#[derive(Debug)]
+pub enum Listening {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// A unix stream socket.
+    Unix(UnixListener),
+}
+
+/// Takes a socket that listens already for one that was opened here: another descriptor of it, with the options that
+/// [`listen_tcp`] sets. Its backlog is left to whoever made it.
+pub fn listen_inherited(socket: &impl AsFd, keepalive: &Keepalive) -> io::Result<Listening> {
+    let unfit = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let socket = socket.as_fd().try_clone_to_owned()?;
+    let options = SockRef::from(&socket);
+    let kind = options.r#type().map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOTSOCK) => unfit("what was handed over is no socket"),
+        Some(_) | None => error,
+    })?;
+    if kind != Type::STREAM {
+        return Err(unfit("the socket that was handed over is no stream socket (ListenStream=)"));
+    }
+    if !options.is_listener()? {
+        return Err(unfit("the socket that was handed over does not listen (Accept=no)"));
+    }
+    let domain = options.local_addr()?.domain();
+    let is_tcp = domain == Domain::IPV4 || domain == Domain::IPV6;
+    if is_tcp {
+        // What is no TCP has no such option.
+        options.set_tcp_nodelay(true)?;
+        keepalive.renew(&socket)?;
+    } else if domain != Domain::UNIX {
+        return Err(unfit("the socket that was handed over is neither TCP nor a unix socket"));
+    }
+    // For everybody who has it, which is as it should be: who waits for clients by accept(2) would take them from us.
+    options.set_nonblocking(true)?;
+    Ok(if is_tcp { Listening::Tcp(socket.into()) } else { Listening::Unix(socket.into()) })
+}
+
 /// Lets other sockets of this process listen on the same port from now on, also where this one listens already.
 pub fn share_port(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_reuse_port(true)

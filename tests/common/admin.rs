@@ -65,6 +65,7 @@ impl Operator {
                 stream.set_write_timeout(Some(WAIT)).unwrap();
                 Box::new(stream)
             }
+            Address::Inherited(_) => panic!("{address} is no address to connect to"),
         };
         Operator { stream: BufReader::new(stream), fields: String::new() }
     }

@@ -127,7 +127,7 @@ impl Running {
     pub fn address_of(&self, index: usize) -> SocketAddr {
         match &self.addresses[index] {
             Address::Tcp(address) => *address,
-            Address::Unix(path) => panic!("{} is no TCP address", path.display()),
+            address @ (Address::Unix(_) | Address::Inherited(_)) => panic!("{address} is no TCP address"),
         }
     }
 
