@@ -151,6 +151,7 @@ fn connect(address: &Address, patience: Duration) -> io::Result<Socket> {
             socket.connect(&SockAddr::unix(path)?)?;
             Ok(socket)
         }
+        Address::Inherited(_) => Err(ErrorKind::AddrNotAvailable.into()), // `place` knows none
     }
 }
 
@@ -158,7 +159,7 @@ fn connect(address: &Address, patience: Duration) -> io::Result<Socket> {
 fn written(place: &Place, request: &Request) -> String {
     let host = match &place.address {
         Address::Tcp(address) => address.to_string(),
-        Address::Unix(_) => "localhost".into(),
+        Address::Unix(_) | Address::Inherited(_) => "localhost".into(),
     };
     let token = place.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
     let common = format!("Host: {host}\r\nConnection: close\r\n{}", token.unwrap_or_default());

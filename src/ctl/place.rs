@@ -113,6 +113,9 @@ fn parse(text: &str) -> Result<Address, String> {
         None => match text.parse::<SocketAddr>() {
             Ok(address) if address.port() == 0 => Err("which port the kernel chose is not known here".into()),
             Ok(address) => Ok(Address::Tcp(address)),
+            Err(_) if text.starts_with("fd:") => {
+                Err("it is a socket that adit was handed: --admin ADDRESS says where it listens".into())
+            }
             Err(_) => Err("an address is \"unix:/run/adit/admin.sock\" or \"127.0.0.1:8021\"".into()),
         },
     }
@@ -304,6 +307,13 @@ mod tests {
                      listen = \"unix:/run/adit/admin.sock\"";
         check(&none, &[], &[("./config.toml", "workers = 2\n"), THERE], Err(lines));
         check(&none, &[], &[("./config.toml", "[admin]\nlisten = \"off\"")], Err("has no admin listener"));
+        let handed = "[admin]\nlisten = \"fd:admin\"";
+        check(
+            &none,
+            &[],
+            &[("./config.toml", handed)],
+            Err("\"fd:admin\": it is a socket that adit was handed"),
+        );
         let name = "[admin]\nlisten = \"localhost:8021\"";
         check(
             &none,
