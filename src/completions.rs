@@ -17,7 +17,7 @@ mod tests {
 
     use super::*;
     use crate::cli::HELP;
-    use crate::cli::ctl::{CTL_HELP, TOP_HELP};
+    use crate::cli::ctl::{CTL_HELP, Sort, TOP_HELP};
 
     /// Words of two or more letters, with what they begin with.
     fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -63,10 +63,17 @@ mod tests {
         assert_eq!(subcommands, ["ctl", "top", "completions", "demo"]);
         let verbs = explained(CTL_HELP);
         assert_eq!(verbs, ["status", "tunnels", "close", "drain", "undrain", "rebalance", "plan", "reload"]);
-        let keys = ["age", "idle", "bytes", "bytes_up", "bytes_down", "rate"];
+        let offered = |word: &str, beginning: &str| {
+            let bash = script(Shell::Bash).lines().map(str::trim).find(|line| line.starts_with(beginning));
+            assert!(bash.is_some_and(|line| words(line).any(|found| found == word)), "bash: {word}");
+            assert!(script(Shell::Zsh).contains(&format!("'{word}:")), "zsh: {word}");
+            assert!(script(Shell::Fish).contains(&format!("-a {word} ")), "fish: {word}");
+        };
+        subcommands.iter().for_each(|word| offered(word, ":) words="));
+        verbs.iter().for_each(|word| offered(word, "ctl:) words="));
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            for word in subcommands.iter().chain(&verbs).chain(&keys).chain(&["bash", "zsh", "fish"]) {
-                assert!(words(script(shell)).any(|found| found == *word), "{shell:?}: {word}");
+            for list in [Sort::ALL.map(Sort::name).join(" "), "bash zsh fish".into()] {
+                assert!(script(shell).contains(&list), "{shell:?}: {list}");
             }
         }
     }

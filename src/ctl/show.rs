@@ -413,6 +413,46 @@ broker/unix:/run/broker.sock  4m 10s  4m 10s      0 B  5.0 GiB  half_closed
         );
     }
 
+    /// Names are whatever clients and the file say.
+    #[test]
+    fn nothing_does_anything_to_a_terminal() {
+        let evil = "\u{1b}[2J\r\u{9b}m\u{202e}\u{7f}";
+        let spoilt = |text: &str| -> serde_json::Value {
+            let mut value = serde_json::from_str(text).expect("JSON");
+            spoil(&mut value, evil);
+            value
+        };
+        let the_status: Status = serde_json::from_value(spoilt(samples::STATUS)).expect("a status");
+        let page: Page = serde_json::from_value(spoilt(samples::PAGE)).expect("a page");
+        let done = Drained { what: evil.into(), changed: true, tunnels: 1 };
+        for text in [
+            status(&the_status),
+            tunnels(&mut tunnels_table(), &page),
+            drained(&done, Step::Done),
+            undrained(&done, Step::Done),
+            rebalanced(&Rebalanced { upstream: evil.into(), surplus: 1 }, Step::Done),
+            reloaded(&Reloaded { changed: true, message: evil.into() }),
+        ] {
+            assert!(text.contains("\\u{1b}[2J"), "it is spelt out: {text:?}");
+            assert!(text.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{text:?}");
+        }
+    }
+
+    /// Puts this behind every text, names of refusals included.
+    fn spoil(value: &mut serde_json::Value, evil: &str) {
+        match value {
+            serde_json::Value::String(text) => text.push_str(evil),
+            serde_json::Value::Array(values) => values.iter_mut().for_each(|value| spoil(value, evil)),
+            serde_json::Value::Object(map) => {
+                map.values_mut().for_each(|value| spoil(value, evil));
+                if let Some(refusals) = map.get_mut("refusals").and_then(serde_json::Value::as_object_mut) {
+                    refusals.insert(evil.into(), 1.into());
+                }
+            }
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+        }
+    }
+
     #[test]
     fn what_was_done() {
         let drained_text = |changed, step| {
