@@ -213,6 +213,14 @@ mod tests {
         check("--schema", Err("this build has no schema"));
     }
 
+    #[cfg(not(feature = "ctl"))]
+    #[test]
+    fn what_is_not_built_in_is_told() {
+        check("ctl status", Err("this build has no ctl"));
+        check("top", Err("this build has no top"));
+        check("-c a.toml completions bash", Err("this build has no completions"));
+    }
+
     #[cfg(feature = "demo")]
     #[test]
     fn demo_stands_alone() {
