@@ -63,10 +63,10 @@ impl Demo {
         let proxy = Workers::bind(self.plan()).or_else(|_| Workers::bind(self.plan_at(0, 0)))?;
         let echo = self.echo;
         #[cfg(feature = "admin")]
-        let operators = proxy.admin_addr().map(|admin| format!("operators    http://{admin}/\n"));
+        let operators =
+            proxy.admin_addr().map_or_else(String::new, |admin| format!("operators    http://{admin}/\n"));
         #[cfg(not(feature = "admin"))]
-        let operators: Option<String> = None;
-        let operators = operators.unwrap_or_default();
+        let operators = "";
         for adit in proxy.local_addrs() {
             let text = format!(
                 "echo server  ws://{echo}/\n\
