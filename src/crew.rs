@@ -4,12 +4,13 @@
 //! of them alone. What they share is looked at when a session opens or ends: the counts that limits are about, what is
 //! known of servers, the pace of closings. They talk by commands, which wake who gets one.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 #[cfg(feature = "admin")]
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -65,6 +66,8 @@ pub enum Command {
     /// The answer to an operator, on the connection with this number.
     #[cfg(feature = "admin")]
     Answer(u64, Box<Response>),
+    /// Say that the loop goes round, by letting go of this.
+    Ping(SyncSender<Infallible>),
 }
 
 /// A configuration to go on with, and where session lines are to go from then on, if that changes.

@@ -775,6 +775,7 @@ impl EventLoop {
                 Command::Surveyed(findings) => self.surveyed(*findings),
                 #[cfg(feature = "admin")]
                 Command::Answer(number, response) => self.answered(number, &response),
+                Command::Ping(answer) => drop(answer),
             }
         }
     }

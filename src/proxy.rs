@@ -1,11 +1,12 @@
 //! What an embedder sees: bind, run (or turn by turn), and a handle to steer it from elsewhere.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -322,6 +323,20 @@ impl Handle {
     /// Counts a reload that did not come as far as to the proxy, because the file was wrong.
     pub fn reload_refused(&self) {
         self.crew.refused_reloads.fetch_add(1, Relaxed);
+    }
+
+    /// Whether every worker's loop goes round: each answers in its next turn, and those that have come to their end need
+    /// not. Waits for the last of them, so long at most; who runs the proxy itself must not ask.
+    pub fn ping(&self, within: Duration) -> bool {
+        // Nothing is ever sent: a worker answers by letting go of its end, and so does one that is no more.
+        let (answer, answered) = sync_channel::<Infallible>(0);
+        self.crew.tell_all(None, || Command::Ping(answer.clone()));
+        drop(answer);
+        match answered.recv_timeout(within) {
+            Ok(never) => match never {},
+            Err(RecvTimeoutError::Disconnected) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+        }
     }
 
     /// The counters now, of all workers together.

@@ -245,6 +245,36 @@ fn where_one_of_them_panics_all_of_them_end() {
     assert_eq!(ended.recv_timeout(WAIT), Ok(true), "it goes on where they were run");
 }
 
+/// A loop is held up by a log that waits, which a host's must not do: a ping says so, and says when it is over.
+#[test]
+fn a_ping_is_answered_where_every_loop_goes_round() {
+    let backend = Backend::new();
+    let mut workers = adit::Workers::bind(plan(&config(&[&backend.address()], "", ""))).expect("bound");
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    workers.set_access_log(move |line| {
+        if line.windows(11).any(|word| word == b"event=close") {
+            may_go_on.recv().expect("it is told to go on");
+        }
+    });
+    let (Address::Tcp(address), handle) = (workers.local_addrs()[0].clone(), workers.handle()) else {
+        panic!("a TCP address")
+    };
+    assert!(!handle.ping(Duration::from_millis(1)), "it does not run yet");
+    let thread = std::thread::spawn(move || workers.run());
+    assert!(handle.ping(WAIT));
+    let client = Client::connect(address);
+    drop((backend.accept(), client));
+    let until = Instant::now() + WAIT;
+    while handle.ping(Duration::from_millis(20)) {
+        assert!(Instant::now() < until, "a loop that is held up answers");
+    }
+    go_on.send(()).expect("it waits");
+    assert!(handle.ping(WAIT));
+    handle.stop();
+    thread.join().expect("no panic").expect("no error");
+    assert!(handle.ping(WAIT), "who is no more need not answer");
+}
+
 /// Two processes by mistake on one port would share its clients, if it were up to SO_REUSEPORT alone.
 #[test]
 fn another_proxy_cannot_have_the_same_port() {
