@@ -81,4 +81,4 @@ pub use plan::{Address, Plan};
 pub use proxy::{Handle, Proxy, Reloading, Status, Workers};
 pub use session::engine::PIPE_DESCRIPTORS_MAX;
 pub use stats::Snapshot;
-pub use sys::{raise_descriptor_limit, unmap_library_code};
+pub use sys::{passed_descriptors, raise_descriptor_limit, unmap_library_code};

@@ -48,11 +48,10 @@ pub struct Change {
     log: Log,
 }
 
-/// Starts the writers, the logger and the panic hook of this process.
+/// Starts the writer of messages, the logger and the panic hook of this process. Session lines go nowhere yet.
 pub fn start(config: &Log) -> io::Result<Logs> {
     let is_json = Arc::new(AtomicBool::new(config.format == LogFormat::Json));
     let messages = LogWriter::start(&LogTarget::Stderr, word_either(&is_json))?;
-    let access = open_access(&config.access, &messages, &is_json)?;
     let is_level_fixed = env::var_os(DEFAULT_FILTER_ENV).is_some_and(|filter| !filter.is_empty());
     let mut builder = Builder::new();
     if !is_level_fixed {
@@ -64,13 +63,8 @@ pub fn start(config: &Log) -> io::Result<Logs> {
         .format(|out, record| writeln!(out, "{}", message(record.level(), &record.args().to_string())))
         .target(Target::Pipe(Box::new(messages.clone())))
         .init();
-    let logs = Logs {
-        messages,
-        access: Mutex::new(access),
-        is_json,
-        is_level_fixed,
-        lost_before: AtomicU64::new(0),
-    };
+    let logs =
+        Logs { messages, access: Mutex::default(), is_json, is_level_fixed, lost_before: AtomicU64::new(0) };
     logs.set_level(config.level);
     panic::set_hook(Box::new(log_panic));
     Ok(logs)
@@ -97,6 +91,15 @@ fn open_access(
 }
 
 impl Logs {
+    /// Starts the writer of session lines.
+    ///
+    /// # Errors
+    /// Where they are to go to a file that cannot be opened.
+    pub fn open_access(&self, config: &Log) -> io::Result<()> {
+        *self.access() = open_access(&config.access, &self.messages, &self.is_json)?;
+        Ok(())
+    }
+
     /// Waits until the last lines are written, within [`FLUSH_TIMEOUT`] each.
     fn flush(&self) {
         self.messages.flush_within(FLUSH_TIMEOUT);

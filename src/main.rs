@@ -12,8 +12,11 @@ mod ctl;
 mod demo;
 mod descriptors;
 mod logger;
+mod privileges;
 mod reload;
 mod signals;
+#[cfg_attr(not(feature = "systemd"), path = "systemd_off.rs")]
+mod systemd;
 #[cfg(feature = "ctl")]
 mod top;
 
@@ -28,7 +31,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use adit::changes::Changes;
-use adit::{Config, ConfigError, Plan, StartError, Workers};
+use adit::{Config, ConfigError, Inherited, Plan, StartError, Workers};
 #[cfg(feature = "admin")]
 use adit::{Host, ReloadRequest};
 
@@ -39,6 +42,7 @@ use logger::Logs;
 #[cfg(feature = "admin")]
 use reload::Asker;
 use reload::{Reloader, Reloads};
+use systemd::Notifier;
 
 const EXIT_CONFIG: u8 = 1;
 const EXIT_START: u8 = 2;
@@ -57,10 +61,13 @@ fn guarded(run: impl FnOnce() -> ExitCode + UnwindSafe) -> ExitCode {
 
 fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match cli::parse(args) {
-        Ok(Command::Run(file)) => match load(&file) {
-            Ok((_, plan)) => serve(&plan.clone(), Some(&file), || Workers::bind(plan)),
-            Err(error) => fail(EXIT_CONFIG, error),
-        },
+        Ok(Command::Run(file)) => {
+            let sockets = systemd::sockets(); // before anything else is opened
+            match load(&file) {
+                Ok((_, plan)) => serve(&plan.clone(), Some(&file), || bind(plan, sockets)),
+                Err(error) => fail(EXIT_CONFIG, error),
+            }
+        }
         Ok(Command::Check(file)) => match load(&file) {
             Ok((config, _)) => say(&format!("config ok: {}\n", config.summary())),
             Err(error) => fail(EXIT_CONFIG, error),
@@ -120,8 +127,21 @@ fn changes(old: &Path, new: &Path) -> Result<Changes, ConfigError> {
     Ok(Changes::between(&old, &new))
 }
 
+/// Binds a proxy, with the sockets that the process was handed.
+fn bind(plan: Plan, sockets: io::Result<Inherited>) -> Result<Workers, StartError> {
+    let sockets =
+        sockets.map_err(|error| StartError::Listen { address: "what was handed over".into(), error })?;
+    systemd::warn_of_unused(&sockets, &plan);
+    Workers::bind_with(plan, sockets)
+}
+
 /// Runs a proxy until it is asked to stop. The file is what it may be told to read again.
 fn serve(plan: &Plan, file: Option<&Path>, bind: impl FnOnce() -> Result<Workers, StartError>) -> ExitCode {
+    privileges::promise_no_new_ones();
+    let identity = match privileges::find(&plan.run_as) {
+        Ok(identity) => identity,
+        Err(error) => return fail(EXIT_START, error),
+    };
     let (logs, signals) = match logger::start(&plan.log).and_then(|logs| Ok((logs, signals::catch()?))) {
         Ok(both) => both,
         Err(error) => return fail(EXIT_START, format_args!("cannot set up logs and signals: {error}")),
@@ -132,20 +152,36 @@ fn serve(plan: &Plan, file: Option<&Path>, bind: impl FnOnce() -> Result<Workers
         Ok(proxy) => proxy,
         Err(error) => return fail(EXIT_START, error),
     };
+    if let Some(Err(error)) = identity.map(|identity| identity.assume(plan)) {
+        return fail(EXIT_START, error);
+    }
+    // As it will be opened again: by whom the process is from now on.
+    if let Err(error) = logs.open_access(&plan.log) {
+        return fail(EXIT_START, format_args!("cannot set up logs: {error}"));
+    }
+    let notifier = Notifier::find();
     descriptors::make_room(proxy.max_connections());
     if let Some(sink) = logs.sink() {
         proxy.set_access_log(sink);
     }
     let handle = proxy.handle();
-    let reloader = |file: &Path| Reloader::new(file.into(), handle.clone(), Arc::clone(&logs), plan);
+    let reloader =
+        |file: &Path| Reloader::new(file.into(), handle.clone(), Arc::clone(&logs), notifier.clone(), plan);
     let reloads = file.map(|file| Arc::new(Reloads::new(reloader(file))));
     #[cfg(feature = "admin")]
     proxy.set_host(host(reloads.clone(), &logs));
-    if let Err(error) = signals::serve(signals, handle, Arc::clone(&logs), reloads) {
+    // The manager's first word is that all is ready: before that nobody is there to hear of a reload.
+    notifier.ready();
+    let started = notifier.watch(handle.clone());
+    if let Err(error) =
+        started.and_then(|()| signals::serve(signals, handle, Arc::clone(&logs), notifier.clone(), reloads))
+    {
         return fail(EXIT_START, format_args!("cannot start a thread: {error}"));
     }
     adit::unmap_library_code();
-    match proxy.run() {
+    let ran = proxy.run();
+    notifier.stopping(); // where it was not a signal that ended it
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_BUG, format_args!("the event loop failed: {error}")),
     }

@@ -16,6 +16,7 @@ use adit::{Handle, Reloaded};
 
 use crate::descriptors;
 use crate::logger::Logs;
+use crate::systemd::Notifier;
 
 /// Who asks for a reload.
 pub enum Asker {
@@ -59,6 +60,8 @@ pub struct Reloader {
     file: PathBuf,
     handle: Handle,
     logs: Arc<Logs>,
+    /// Who waits for reloads to end.
+    notifier: Notifier,
     /// As it is at present.
     log: Log,
     workers: WorkerCount,
@@ -68,9 +71,16 @@ pub struct Reloader {
 
 impl Reloader {
     /// For a proxy that was started with this file, which said so much about logs, workers and clients.
-    pub fn new(file: PathBuf, handle: Handle, logs: Arc<Logs>, plan: &adit::Plan) -> Reloader {
+    pub fn new(
+        file: PathBuf,
+        handle: Handle,
+        logs: Arc<Logs>,
+        notifier: Notifier,
+        plan: &adit::Plan,
+    ) -> Reloader {
         let (log, workers, run_as) = (plan.log.clone(), plan.workers, plan.run_as.clone());
-        Reloader { file, handle, logs, log, workers, run_as, max_connections: plan.limits.max_connections }
+        let max_connections = plan.limits.max_connections;
+        Reloader { file, handle, logs, notifier, log, workers, run_as, max_connections }
     }
 
     fn start(mut self) -> io::Result<Sender<Asker>> {
@@ -90,7 +100,9 @@ impl Reloader {
             if askers.is_empty() {
                 continue;
             }
+            self.notifier.reloading();
             let done = self.reload();
+            self.notifier.ready(); // either way it is over
             match &done {
                 Ok((_, what)) => log::info!("reloaded {}: {what}", self.file.display()),
                 Err(why) => log::error!("reload refused, the running configuration goes on: {why}"),

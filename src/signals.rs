@@ -15,6 +15,7 @@ use signal_hook::low_level::signal_name;
 
 use crate::logger::Logs;
 use crate::reload::{Asker, Reloads};
+use crate::systemd::Notifier;
 
 /// Takes over the signals that the command knows; [`serve`] acts on them, also on those that came in between.
 pub fn catch() -> io::Result<Signals> {
@@ -27,6 +28,7 @@ pub fn serve(
     mut signals: Signals,
     handle: Handle,
     logs: Arc<Logs>,
+    notifier: Notifier,
     reloads: Option<Arc<Reloads>>,
 ) -> io::Result<()> {
     let mut act = move || {
@@ -50,6 +52,7 @@ pub fn serve(
                     log::info!("{name}: draining; a second one stops at once");
                     stopping = true;
                     handle.drain();
+                    notifier.stopping();
                 }
             }
         }

@@ -10,7 +10,7 @@ pub mod usage;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -317,6 +317,30 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
         Some(code) => [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&code),
         None => false,
     }
+}
+
+/// Descriptors that the process was started with, so many from 3 on (sd_listen_fds(3)): for each another one, as nobody
+/// here can know who else has the first.
+pub fn passed_descriptors(count: u16) -> io::Result<Vec<OwnedFd>> {
+    const FIRST: libc::c_int = 3; // behind the standard ones
+    let passed = || (FIRST..).take(count.into());
+    // All of them are looked for before the first duplicate, which would pass for one that is missing.
+    for number in passed() {
+        // SAFETY: it takes numbers, and changes nothing.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let duplicate = |number| {
+        // SAFETY: it takes numbers, and makes a new descriptor.
+        let descriptor = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST) };
+        match descriptor {
+            // SAFETY: it has just been made, and is nobody else's.
+            0.. => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    passed().map(duplicate).collect()
 }
 
 /// Raises the soft limit of descriptors to the hard one (getrlimit(2)) and says how many there are.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -67,21 +68,36 @@ impl Process {
         Process::spawn(Command::new(ADIT), config, Listening::No)
     }
 
+    /// As [`start`](Process::start), by a command that runs what its further arguments are for.
+    pub fn start_by(command: Command, config: &str) -> Process {
+        Process::spawn(command, config, Listening::Yes)
+    }
+
+    /// As [`start`](Process::start), by a command that [hands sockets over](handing_over).
+    pub fn start_handed(command: Command, config: &str) -> Process {
+        Process::launch(tempfile::tempdir().expect("a directory"), command, config, Listening::Yes)
+    }
+
+    /// As [`start_by`](Process::start_by), in a directory that the test has made.
+    pub fn start_in(directory: TempDir, command: Command, config: &str) -> Process {
+        Process::launch(directory, command, config, Listening::Yes)
+    }
+
     fn spawn(mut command: Command, config: &str, listening: Listening) -> Process {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("config.toml");
-        fs::write(&path, config).expect("written");
-        command.arg("--config").arg(path).current_dir(&directory);
         if command.get_envs().next().is_none() {
             command.env_remove("RUST_LOG"); // the tester's
         }
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let stdout = lines(child.stdout.take().expect("stdout is a pipe"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Process::launch(tempfile::tempdir().expect("a directory"), command, config, listening)
+    }
+
+    /// What is not said about stdin and stdout is as the test's own.
+    fn launch(directory: TempDir, mut command: Command, config: &str, listening: Listening) -> Process {
+        let path = directory.path().join("config.toml");
+        fs::write(&path, config).expect("written");
+        command.arg("--config").arg(path).current_dir(&directory);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let stdout = child.stdout.take().map_or_else(|| channel().1, lines);
         let stderr = match listening {
             Listening::Yes => child.stderr.take().map(lines),
             Listening::No => None, // it stays in `child`, so the pipe stays open
@@ -120,8 +136,10 @@ impl Process {
     /// The next line on its stderr with these words in it.
     pub fn stderr_line(&self, words: &str) -> String {
         let stderr = self.stderr.as_ref().expect("stderr is read");
+        let until = Instant::now() + WAIT;
         loop {
-            let line = stderr.recv_timeout(WAIT).unwrap_or_else(|_| panic!("no line with {words:?}"));
+            let left = until.saturating_duration_since(Instant::now());
+            let line = stderr.recv_timeout(left).unwrap_or_else(|_| panic!("no line with {words:?}"));
             if line.contains(words) {
                 return line;
             }
@@ -216,6 +234,22 @@ impl Drop for Process {
         let _ = self.child.kill(); // it may have ended already
         let _ = self.child.wait();
     }
+}
+
+/// A command that hands sockets over as a service manager does (sd_listen_fds(3)): two at most, by these names. It runs
+/// `adit` with the arguments that it is given.
+pub fn handing_over(sockets: Vec<(&str, OwnedFd)>) -> Command {
+    let mut shell = Command::new("sh");
+    let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
+    shell.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    // They come in as what a child can be given without a word in between, and LISTEN_PID is the shell's own number.
+    let script = "exec 3<&0 4>&1 0</dev/null 1>/dev/null; LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    shell.args(["-c", script, ADIT]).env_remove("RUST_LOG");
+    let mut sockets = sockets.into_iter().map(|(_, socket)| Stdio::from(socket));
+    shell
+        .stdin(sockets.next().unwrap_or_else(Stdio::null))
+        .stdout(sockets.next().unwrap_or_else(Stdio::null));
+    shell
 }
 
 /// Runs the binary to its end, in the repository's root (where cargo runs tests): its exit code, stdout and stderr.
