@@ -166,6 +166,8 @@ pub struct Crew {
     /// Sessions by client address.
     pub addresses: Arc<PerAddress>,
     registry: Mutex<Registry>,
+    /// Whether somebody has asked for the end.
+    pub is_stopping: AtomicBool,
     /// Sockets that the host was handed.
     pub inherited: Inherited,
     /// The pace at which tunnels are closed that have to go.
@@ -197,6 +199,7 @@ impl Crew {
             open: AtomicUsize::new(0),
             addresses: Arc::default(),
             registry: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
             inherited,
             pace: Pace::default(),
             start,

@@ -24,6 +24,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -791,6 +792,7 @@ impl EventLoop {
     /// Closes everything.
     fn stop(&mut self) {
         self.phase = Phase::Stopped;
+        self.crew.is_stopping.store(true, Relaxed);
         self.close_listeners();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {

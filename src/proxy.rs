@@ -293,6 +293,11 @@ impl Handle {
         self.crew.tell_all(None, || Command::Stop);
     }
 
+    /// Whether it was asked to drain or to stop, by whomever, and a loop has heard of it.
+    pub fn is_stopping(&self) -> bool {
+        self.crew.is_stopping.load(Relaxed)
+    }
+
     /// Exchanges the configuration: listeners are opened, kept or closed, and what begins from then on is by the new
     /// one. Sessions that are open keep the one that they were opened with, but for tunnels that have to go because
     /// what they are part of drains or was removed. Where a listener cannot be opened nothing changes. The number of
@@ -325,8 +330,8 @@ impl Handle {
         self.crew.refused_reloads.fetch_add(1, Relaxed);
     }
 
-    /// Whether every worker's loop goes round: each answers in its next turn, and those that have come to their end need
-    /// not. Waits for the last of them, so long at most; who runs the proxy itself must not ask.
+    /// Whether every worker's loop goes round: each answers in its next turn, and those that have come to their end
+    /// need not. Waits for the last of them, so long at most; who runs the proxy itself must not ask.
     pub fn ping(&self, within: Duration) -> bool {
         // Nothing is ever sent: a worker answers by letting go of its end, and so does one that is no more.
         let (answer, answered) = sync_channel::<Infallible>(0);

@@ -102,8 +102,8 @@ impl Notifier {
 
     /// The process is about to stop.
     pub fn stopping(&self) {
-        if let Some(manager) = self.0.as_ref().filter(|manager| !manager.is_stopping.swap(true, SeqCst)) {
-            manager.tell("STOPPING=1");
+        if let Some(manager) = &self.0 {
+            manager.stopping();
         }
     }
 
@@ -138,11 +138,21 @@ impl Manager {
         }
     }
 
+    fn stopping(&self) {
+        if !self.is_stopping.swap(true, SeqCst) {
+            self.tell("STOPPING=1");
+        }
+    }
+
     fn watch(&self, handle: &Handle, watchdog: Option<Duration>) {
         let period = watchdog.map_or(STATUS_PERIOD, |timeout| (timeout / 2).max(PERIOD_MIN));
         let mut said = String::new();
         let mut due = Instant::now();
         loop {
+            // Where it was an operator, and no signal, the manager has not heard of it.
+            if handle.is_stopping() {
+                self.stopping();
+            }
             let status = self.status(handle);
             if status != said {
                 self.tell(&status);

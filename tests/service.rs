@@ -222,6 +222,20 @@ fn a_socket_that_is_not_there_or_not_the_only_one_is_said() {
     expect_refusal(missing, &web, "cannot listen on what was handed over: Bad file descriptor");
 }
 
+/// Where it is bound is not known to who checks the configuration.
+#[cfg(feature = "admin")]
+#[test]
+fn an_admin_listener_that_was_handed_over_is_not_for_other_machines_either() {
+    let web = config("127.0.0.1:1", "[admin]\nlisten = \"fd:admin\"", &["127.0.0.1:0"]);
+    let everywhere = TcpListener::bind("0.0.0.0:0").expect("bound");
+    let address = everywhere.local_addr().expect("bound");
+    expect_refusal(
+        handing_over(vec![("admin", everywhere.into())]),
+        &web,
+        &format!("cannot listen on fd:admin: {address} is reached from other machines"),
+    );
+}
+
 /// Without names all of them are called "unknown" (sd_listen_fds_with_names(3)).
 #[test]
 fn a_socket_that_nobody_listens_on_is_said_and_one_without_a_name_has_one_all_the_same() {
@@ -349,6 +363,44 @@ fn a_manager_is_told_of_the_start_of_tunnels_reloads_and_the_end() {
         let rest = manager.heard();
         assert!(!rest.iter().any(|message| message.contains("STOPPING")), "once: {rest:?}");
     }
+}
+
+#[cfg(feature = "admin")]
+#[test]
+fn a_manager_is_told_of_the_end_that_an_operator_wants_over_a_socket_that_was_handed_over() {
+    let (manager, backend) = (Manager::new(), Backend::new());
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("admin.sock");
+    let mut command = handing_over(vec![("admin", UnixListener::bind(&path).expect("bound").into())]);
+    command.env("NOTIFY_SOCKET", &manager.name).env("WATCHDOG_USEC", "200000");
+    let text = config(&backend.address(), "[admin]\nlisten = \"fd:admin\"", &["127.0.0.1:0"]);
+    let mut process = Process::start_handed(command, &text);
+    assert_eq!(manager.hear(), "READY=1");
+    assert!(manager.news().starts_with("STATUS=Serving: 0 tunnels"));
+    let ask = |method: &str, what: &str, body: &str| {
+        let mut operator = Client::of_unix(UnixStream::connect(&path).expect("connected"));
+        operator.send(format!(
+            "{method} {what} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        operator.head()
+    };
+    // The door goes and comes back with the same socket.
+    let without = text.replace("\"fd:admin\"", "\"off\"");
+    for text in [&without, &text, &without, &text] {
+        fs::write(process.file("config.toml"), text).expect("written");
+        expect_reload(&manager, &process);
+        process.stderr_line("reloaded ");
+    }
+    assert!(ask("GET", "/readyz", "").starts_with("HTTP/1.1 200 "));
+    let tunnel = (process.client(), backend.accept());
+    assert!(ask("POST", "/drain", "{\"all\": true}").starts_with("HTTP/1.1 200 "));
+    while manager.news() != "STOPPING=1" {}
+    assert_eq!(manager.news(), "STATUS=Draining: 1 tunnels are still open");
+    drop(tunnel);
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(path.exists(), "the file is whose socket it is");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::{EventLoop, Phase};
@@ -77,6 +78,7 @@ impl EventLoop {
         if self.phase != Phase::Serving {
             return;
         }
+        self.crew.is_stopping.store(true, Relaxed);
         match self.setup().plan.drain.delay {
             Duration::ZERO => self.drain(),
             delay => {
