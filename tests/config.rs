@@ -591,6 +591,9 @@ listen = ▶"0.0.0.0:8020"
 listen = ▶"localhost:8021"
 ! admin.listen: "localhost:8021" is no address to listen on (write "127.0.0.1:8021")
 @admin
+listen = ▶"fd:admin\n"
+! admin.listen: "admin\n" is no name of a socket: it is ASCII without ":" (FileDescriptorName= of the socket unit, such as "fd:web")
+@admin
 listen = "127.0.0.1:8021"
 token_file = ▶"a\u0000"
 ! admin.token_file: "a\0" has a zero byte in it
@@ -758,6 +761,37 @@ listen = ▶"localhost:1"
 [[listener]]
 listen = ▶"unix:"
 ! listener[0].listen: "unix:" without a path (such as "unix:/run/adit.sock")
+@file
+[[listener]]
+listen = ▶"fd:"
+! listener[0].listen: "fd:" without a name (FileDescriptorName= of the socket unit, such as "fd:web")
+@file
+[[listener]]
+listen = ▶"fd:a:b"
+! listener[0].listen: "a:b" is no name of a socket: it is ASCII without ":" (FileDescriptorName= of the socket unit, such as "fd:web")
+@file
+[[listener]]
+listen = "fd:web"
+upstream = "w"
+
+[[listener]]
+listen = ▶"fd:web"
+upstream = "w"
+[upstream.w]
+servers = ["127.0.0.1:8010"]
+! listener[1].listen: "fd:web" is already listened on, at line 2 (one [[listener]] for each address)
+@file
+[admin]
+listen = ▶"fd:web"
+[[listener]]
+listen = "fd:web"
+upstream = "w"
+[upstream.w]
+servers = ["127.0.0.1:8010"]
+! admin.listen: "fd:web" is a [[listener]]'s already (an address of its own)
+@server
+▶"fd:web"
+! upstream.w.servers[1]: "web" is no port (1 to 65535)
 @listener
 protocol = ▶"https"
 ! listener[0].protocol: "https" is none of the choices (did you mean "http"? The choices are "http", "tcp")

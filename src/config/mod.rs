@@ -196,7 +196,8 @@ struct Log {
 #[cfg_attr(test, derive(JsonSchema), schemars(transform = schema::admin))]
 #[serde(default, deny_unknown_fields)]
 struct Admin {
-    /// `"unix:/run/adit/admin.sock"` (for its owner alone, mode 0600), or a loopback address and a port
+    /// `"unix:/run/adit/admin.sock"` (for its owner alone, mode 0600), a loopback address and a port, or `"fd:admin"`:
+    /// a socket that was handed over by this name (see [A service](#a-service))
     #[cfg_attr(test, schemars(with = "schema::ListenOrOff", extend("default" = "off")))]
     listen: Option<Text>,
     /// true: `listen` may be an address that other machines reach. It needs a `token_file`
@@ -305,7 +306,7 @@ struct Tcp {
 #[serde(default, deny_unknown_fields)]
 struct Listener {
     /// `"0.0.0.0:8020"`, `"[::]:8020"` (IPv6 only, as in nginx), `"unix:/run/adit.sock"` (its permissions follow the
-    /// umask)
+    /// umask), or `"fd:web"`: a socket that was handed over by this name (see [A service](#a-service))
     #[cfg_attr(test, schemars(with = "schema::Listen"))]
     listen: Option<Text>,
     /// `"http"`: a handshake, then a tunnel; `"tcp"`: a tunnel from the first byte

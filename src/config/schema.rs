@@ -62,7 +62,7 @@ forms! {
     };
     Listen: {
         "pattern": format!("^({LISTEN})$"),
-        "examples": ["0.0.0.0:8020", "[::]:8020", "unix:/run/adit.sock"],
+        "examples": ["0.0.0.0:8020", "[::]:8020", "unix:/run/adit.sock", "fd:web"],
     };
     ListenOrOff: {
         "pattern": format!("^(off|{LISTEN})$"),
@@ -125,7 +125,7 @@ pub(super) fn is_wait_or_off(key: &Value) -> bool {
 const NOTHING: &str = r"^\s*0[^1-9]*$";
 
 /// An address, or the name of a socket that is there already.
-const LISTEN: &str = r"unix:[\s\S]+|fd:[\s\S]+|[0-9]+(\.[0-9]+){3}:[0-9]+|\[[0-9A-Fa-f:.%]+\]:[0-9]+";
+const LISTEN: &str = r"unix:[\s\S]+|fd:[ -9;-~]{1,255}|[0-9]+(\.[0-9]+){3}:[0-9]+|\[[0-9A-Fa-f:.%]+\]:[0-9]+";
 
 const NETWORK: &str = "[0-9A-Fa-f:.]+(/[0-9]+)?";
 

@@ -220,7 +220,7 @@ off||auto|websocket|w|x|"
 10%|0%|12.5%|100%|100.0%|007%|5.%|10 %|101%|.5%|-0%|1e1%|1_0%|%
 127.0.0.1:8021|0.0.0.0:0|[::]:8021|[::1%1]:80|[::ffff:1.2.3.4]:80|127.0.0.1|a:0|:80|*:80
 localhost:80|my_app.internal.:080|localhost|localhost:65536|http://a:80|a b:80|[::1]:0
-unix:|unix:/run/adit.sock|unix:a b|fd:web|unix
+unix:|unix:/run/adit.sock|unix:a b|fd:web|fd:a b|fd:|fd:a:b|fd:ü|unix
 /|/chat|=/chat|/a%2Fb|/a b|/x?y|chat|=|/~x;y='z'
 a.example.com|*.example.com|A.b.|[::1]|[::1|a_b|10.0.0.1|*|*.|a$b,c|a.example:80
 https://Example.com|null|NULL|https://[::1]:8443|a+b://x|https://a/b|ws://a|example.com
