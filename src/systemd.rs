@@ -173,10 +173,13 @@ impl Manager {
     /// What `systemctl status` shows.
     fn status(&self, handle: &Handle) -> String {
         let stats = handle.stats();
-        let (open, opened) = (stats.tunnels_open, stats.tunnels_opened);
+        let open = match stats.tunnels_open {
+            1 => "1 tunnel is".to_owned(),
+            count => format!("{count} tunnels are"),
+        };
         match self.is_stopping.load(SeqCst) {
-            false => format!("STATUS=Serving: {open} tunnels are open, of {opened} since the start"),
-            true => format!("STATUS=Draining: {open} tunnels are still open"),
+            false => format!("STATUS=Serving: {open} open, of {} since the start", stats.tunnels_opened),
+            true => format!("STATUS=Draining: {open} still open"),
         }
     }
 }

@@ -347,7 +347,7 @@ fn a_manager_is_told_of_the_start_of_tunnels_reloads_and_the_end() {
         assert_eq!(manager.news(), "STATUS=Serving: 0 tunnels are open, of 0 since the start");
         let mut client = process.client();
         let mut server = backend.accept();
-        assert_eq!(manager.news(), "STATUS=Serving: 1 tunnels are open, of 1 since the start");
+        assert_eq!(manager.news(), "STATUS=Serving: 1 tunnel is open, of 1 since the start");
         expect_reload(&manager, &process);
         process.stderr_line("reloaded ");
         // One that is refused is over as well.
@@ -356,7 +356,7 @@ fn a_manager_is_told_of_the_start_of_tunnels_reloads_and_the_end() {
         process.stderr_line("reload refused");
         process.signal("TERM");
         assert_eq!(manager.news(), "STOPPING=1");
-        assert_eq!(manager.news(), "STATUS=Draining: 1 tunnels are still open");
+        assert_eq!(manager.news(), "STATUS=Draining: 1 tunnel is still open");
         echoes(&mut client, &mut server);
         drop((client, server));
         assert_eq!(process.wait().code(), Some(0));
@@ -397,7 +397,7 @@ fn a_manager_is_told_of_the_end_that_an_operator_wants_over_a_socket_that_was_ha
     let tunnel = (process.client(), backend.accept());
     assert!(ask("POST", "/drain", "{\"all\": true}").starts_with("HTTP/1.1 200 "));
     while manager.news() != "STOPPING=1" {}
-    assert_eq!(manager.news(), "STATUS=Draining: 1 tunnels are still open");
+    assert_eq!(manager.news(), "STATUS=Draining: 1 tunnel is still open");
     drop(tunnel);
     assert_eq!(process.wait().code(), Some(0));
     assert!(path.exists(), "the file is whose socket it is");
