@@ -562,6 +562,8 @@ fn flags_that_make_no_sense_are_named() {
         ("echo --target 127.0.0.1:1 --tunnels 1 --bytes 1", "--seconds is missing"),
         ("bulk --target 127.0.0.1:1 --streams 1 --direction across --seconds 1", "up, down or both"),
         ("relay --to 127.0.0.1:1 --loud x", "--loud is no flag of this command"),
+        ("bench --adit a --rows admins", "there is no row \"admins\""),
+        ("bench --adit /nowhere/adit --rows admin", "/nowhere/adit"),
         ("soak", "--adit is missing"),
         ("soak --adit a --seconds 3", "--seconds 3: at least 10"),
         ("soak --adit a --workers 0", "--workers: 0 workers"),

@@ -227,7 +227,7 @@ fn lines(report: &Report, row: usize) -> Vec<Line> {
             Kind::Relay => (RELAY, false),
             Kind::RelaySplice => (RELAY, true),
             Kind::Direct => (DIRECT, true),
-            Kind::AditLog | Kind::Nginx => return None,
+            Kind::AditLog | Kind::AditAdmin | Kind::Nginx => return None,
         };
         let histograms: Vec<&[(f64, f64)]> =
             report.counted(row, place).iter().map(|run| &run.sample.histogram[..]).collect();

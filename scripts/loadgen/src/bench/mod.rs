@@ -5,6 +5,7 @@
 //! that moves on by one a round, and what is reported is the median. A run during which others used the machine is
 //! repeated, a bounded number of times, and left out.
 
+mod admin;
 mod chart;
 mod exact;
 mod load;

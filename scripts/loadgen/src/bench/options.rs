@@ -20,7 +20,7 @@ Usage: loadgen bench --adit FILE [--nginx FILE]... [--haproxy FILE]... [options]
   --rounds N       rounds of everything that is timed (5)
   --rows A,B,...   only these: echo, echo-1, echo-64, echo-1000, echo-16k, calls, calls-1, calls-64, calls-churn,
                    instructions, instructions-64, instructions-churn, churn, bulk, bulk-up, bulk-down, bulk-both,
-                   mixed, idle, size
+                   mixed, idle, admin, size
   --json FILE      every run's values, and the report (target/bench/latest.json)
   --charts DIR     draw bench-ratios.svg and bench-latency.svg there
 
@@ -28,7 +28,11 @@ The proxy's CPU time is the kernel's account of its threads, its memory what it 
 counted by strace and user instructions by callgrind in runs of two lengths, whose difference is divided. The proxy has
 one core, the load generator and the server behind it share another. Each run starts all three anew. `relay` copies
 bytes and parses nothing, `relay splice` has the kernel move them, `direct` is the client speaking to the server itself;
-`adit` runs its default configuration with the access log off as the others have it, `adit +log` with it on.
+`adit` runs its default configuration with the access log off as the others have it, `adit +log` with it on, and
+`adit +admin` with an admin listener: once a second, and at least once a run, somebody asks for its metrics and a page of
+its tunnels while it is timed; nobody does where calls, instructions and memory are counted. The row `admin` has the
+slowest of fifty answers of each kind beside idle tunnels, and the longest turn of the loop meanwhile, to the next bound of
+its histogram.
 
 Exit codes: 0 all was measured, 1 something was not.
 ";
@@ -121,6 +125,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         assert!(read("").unwrap_err().contains("--adit is missing"));
         assert!(read("--adit a --rows echo,nonsense").unwrap_err().contains("nonsense"));
+        assert!(read("--adit a --rows admins").unwrap_err().contains("admins"));
         assert!(read("--adit a --rounds 0").unwrap_err().contains("0 rounds"));
         assert!(read("--adit a b").is_err());
         assert_eq!(read("--help"), Ok(None));

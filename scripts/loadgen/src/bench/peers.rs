@@ -21,6 +21,8 @@ pub enum Kind {
     Adit,
     /// The default configuration to the letter: session lines go to stderr, which is a file here.
     AditLog,
+    /// As the first, and operators look: beside a load they do so once a second, where all is counted they do not.
+    AditAdmin,
     Nginx,
     Haproxy,
     /// With splice for everything: `option splice-auto` never finds a tunnel worth it.
@@ -38,7 +40,8 @@ impl Kind {
     pub fn is_for_bulk(self) -> bool {
         match self {
             Kind::HaproxySplice | Kind::RelaySplice => true,
-            Kind::Adit | Kind::AditLog | Kind::Nginx | Kind::Haproxy | Kind::Relay | Kind::Direct => false,
+            Kind::Adit | Kind::AditLog | Kind::AditAdmin => false,
+            Kind::Nginx | Kind::Haproxy | Kind::Relay | Kind::Direct => false,
         }
     }
 }
@@ -71,8 +74,11 @@ pub fn find(adit: &Path, nginx: &[PathBuf], haproxy: &[PathBuf], me: &Path) -> R
         version: version.into(),
     };
     let said = version_of(adit, "--version")?;
-    let mut peers =
-        vec![peer("adit", Kind::Adit, adit, &said), peer("adit +log", Kind::AditLog, adit, &said)];
+    let mut peers = vec![
+        peer("adit", Kind::Adit, adit, &said),
+        peer("adit +log", Kind::AditLog, adit, &said),
+        peer("adit +admin", Kind::AditAdmin, adit, &said),
+    ];
     for path in nginx {
         let said = version_of(path, "-v")?;
         peers.push(peer(&format!("nginx {}", short(&said)), Kind::Nginx, path, &said));
@@ -160,10 +166,13 @@ impl Peer {
         let file = folder.join("proxy.conf");
         let conf = file.display().to_string();
         let (text, arguments) = match self.kind {
-            Kind::Adit => {
-                (adit(address, backend, "[log]\naccess = \"off\"\n"), vec!["--config".into(), conf])
-            }
+            Kind::Adit => (adit(address, backend, SILENT), vec!["--config".into(), conf]),
             Kind::AditLog => (adit(address, backend, ""), vec!["--config".into(), conf]),
+            Kind::AditAdmin => {
+                let socket = admin_socket(folder);
+                let more = format!("{SILENT}[admin]\nlisten = \"unix:{}\"\n", socket.display());
+                (adit(address, backend, &more), vec!["--config".into(), conf])
+            }
             Kind::Nginx => (nginx(address, backend, tunnels, folder), nginx_arguments(folder, conf)),
             Kind::Haproxy => (haproxy(address, backend, tunnels, ""), vec!["-db".into(), "-f".into(), conf]),
             Kind::HaproxySplice => (
@@ -189,9 +198,17 @@ fn free_address() -> Result<SocketAddr, String> {
     listener.local_addr().map_err(|error| error.to_string())
 }
 
-fn adit(address: SocketAddr, backend: SocketAddr, log: &str) -> String {
+/// Where operators of [`Kind::AditAdmin`] come in.
+pub fn admin_socket(folder: &Path) -> PathBuf {
+    folder.join("admin.sock")
+}
+
+/// The access log off, as the others have it.
+const SILENT: &str = "[log]\naccess = \"off\"\n";
+
+fn adit(address: SocketAddr, backend: SocketAddr, more: &str) -> String {
     format!(
-        "{log}[[listener]]\nlisten = \"{address}\"\nupstream = \"websocket\"\n\n\
+        "{more}[[listener]]\nlisten = \"{address}\"\nupstream = \"websocket\"\n\n\
          [upstream.websocket]\nservers = [\"{backend}\"]\n"
     )
 }
@@ -304,8 +321,9 @@ mod tests {
 
     #[test]
     fn only_one_of_each_pair_runs_where_little_is_carried() {
-        let small = [Kind::Adit, Kind::AditLog, Kind::Nginx, Kind::Haproxy, Kind::Relay, Kind::Direct];
-        assert!(small.into_iter().all(|kind| !kind.is_for_bulk()));
+        let adit = [Kind::Adit, Kind::AditLog, Kind::AditAdmin];
+        let others = [Kind::Nginx, Kind::Haproxy, Kind::Relay, Kind::Direct];
+        assert!(adit.into_iter().chain(others).all(|kind| !kind.is_for_bulk()));
         assert!(Kind::HaproxySplice.is_for_bulk() && Kind::RelaySplice.is_for_bulk());
     }
 }

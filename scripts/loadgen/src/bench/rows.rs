@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::admin::{self, Scraper};
 use super::exact;
 use super::load::{Generator, Outcome};
 use super::measure::{self, Usage};
-use super::peers::{Kind, Peer, Under};
+use super::peers::{Kind, Peer, Under, admin_socket};
 use super::process::Process;
 
 /// Beside the tunnels of a run, those that are just opening or closing.
@@ -36,6 +37,8 @@ pub enum Work {
     Mixed,
     /// Tunnels that do nothing, and what they cost.
     Idle,
+    /// Operators who ask beside tunnels that do nothing, and how long they wait.
+    Admin,
     /// System calls of a round trip over this many tunnels, or of a tunnel's life.
     Calls(Exact),
     /// Instructions in user space, of the same.
@@ -83,6 +86,13 @@ const IDLE: &[Figure] = &[
     less("resident at start", "MB"),
     less("cpu at rest", "ms/s"),
 ];
+const ADMIN: &[Figure] = &[
+    less("slowest /metrics", "ms"),
+    less("slowest /status", "ms"),
+    less("slowest /tunnels, 100", "ms"),
+    less("slowest /tunnels, 1000", "ms"),
+    less("longest turn", "ms"),
+];
 const CALLS_OF_ROUND_TRIP: &[Figure] = &[less("system calls", "/round trip")];
 const CALLS_OF_LIFE: &[Figure] = &[less("system calls", "/life")];
 const INSTRUCTIONS_OF_ROUND_TRIP: &[Figure] = &[less("instructions", "/round trip")];
@@ -118,6 +128,7 @@ pub const ROWS: &[Row] = &[
     row("bulk-both", "bulk both ways, 4 streams", Work::Bulk("both")),
     row("mixed", "8 echoes beside 2 bulk", Work::Mixed),
     row("idle", "idle tunnels", Work::Idle),
+    row("admin", "admin beside idle tunnels", Work::Admin),
     row("size", "the program", Work::Size),
 ];
 
@@ -135,6 +146,7 @@ impl Row {
             Work::Bulk(_) => BULK,
             Work::Mixed => MIXED,
             Work::Idle => IDLE,
+            Work::Admin => ADMIN,
             Work::Calls(Exact::RoundTrip { .. }) => CALLS_OF_ROUND_TRIP,
             Work::Calls(Exact::Life) => CALLS_OF_LIFE,
             Work::Instructions(Exact::RoundTrip { .. }) => INSTRUCTIONS_OF_ROUND_TRIP,
@@ -147,7 +159,7 @@ impl Row {
     pub fn is_timed(&self) -> bool {
         match self.work {
             Work::Echo { .. } | Work::Churn | Work::Bulk(_) | Work::Mixed => true,
-            Work::Idle | Work::Calls(_) | Work::Instructions(_) | Work::Size => false,
+            Work::Idle | Work::Admin | Work::Calls(_) | Work::Instructions(_) | Work::Size => false,
         }
     }
 
@@ -159,6 +171,7 @@ impl Row {
             Work::Idle | Work::Calls(_) | Work::Instructions(_) => {
                 !kind.is_for_bulk() && kind != Kind::Direct
             }
+            Work::Admin => kind == Kind::AditAdmin,
             Work::Size => kind == Kind::Adit,
         }
     }
@@ -199,6 +212,7 @@ impl Lab {
             Work::Bulk(direction) => self.bulk(peer, direction),
             Work::Mixed => self.mixed(peer),
             Work::Idle => self.idle(peer),
+            Work::Admin => self.admin(peer),
             Work::Calls(what) => {
                 let lengths = if what == Exact::Life { (100, 500) } else { (640, 2_560) };
                 self.exact(peer, what, lengths, Tool::Strace)
@@ -246,6 +260,7 @@ impl Lab {
     fn timed(&self, peer: &Peer, load: &str, tunnels: u64) -> Result<Timed, String> {
         let (backend, address) = self.generator().backend()?;
         let (proxy, address) = self.start(peer, address, tunnels + TUNNELS_SPARE, Under::Nothing)?;
+        let scraper = self.scraper(peer)?;
         let pid = proxy.as_ref().map(Process::pid);
         let mut load =
             self.generator().load(&format!("{load} --seconds {:.3} --wait", self.seconds), address)?;
@@ -263,9 +278,20 @@ impl Lab {
         let others = Usage::now(&ours)?.others_since(&usage);
         load.go()?;
         load.ends_well()?;
+        scraper.map_or(Ok(()), Scraper::stop)?;
         proxy.map_or(Ok(()), Process::stop)?;
         backend.stop()?;
         Ok(Timed { outcome, cpu, others })
+    }
+
+    /// Somebody who asks while a load runs, where that is what is measured. A run that is shorter than a second has its
+    /// share, or else it would be up to chance which of them have.
+    fn scraper(&self, peer: &Peer) -> Result<Option<Scraper>, String> {
+        if peer.kind != Kind::AditAdmin {
+            return Ok(None);
+        }
+        let every = admin::SCRAPE_PERIOD.min(Duration::from_secs_f64(self.seconds));
+        Scraper::start(&admin_socket(&self.folder), self.load_core(), every).map(Some)
     }
 
     fn idle(&self, peer: &Peer) -> Result<Sample, String> {
@@ -296,6 +322,22 @@ impl Lab {
             at_rest.as_secs_f64() * 1e3 / self.rest.as_secs_f64(),
         ];
         Ok(Sample { values: values.map(Some).into(), others: None, histogram: Vec::new() })
+    }
+
+    fn admin(&self, peer: &Peer) -> Result<Sample, String> {
+        let tunnels = self.idle_tunnels;
+        let (backend, address) = self.generator().backend()?;
+        let (proxy, address) = self.start(peer, address, tunnels + TUNNELS_SPARE, Under::Nothing)?;
+        let load = self.generator().load(&format!("idle --tunnels {tunnels}"), address)?;
+        load.open(tunnels)?;
+        thread::sleep(SETTLE);
+        let answers = admin::ask(&admin_socket(&self.folder), self.load_core(), tunnels)?;
+        load.ends_well()?;
+        proxy.map_or(Ok(()), Process::stop)?;
+        backend.stop()?;
+        let milliseconds = |wait: Duration| Some(wait.as_secs_f64() * 1e3);
+        let values = answers.slowest.into_iter().chain([answers.longest_turn]).map(milliseconds).collect();
+        Ok(Sample { values, others: None, histogram: Vec::new() })
     }
 
     fn exact(
@@ -348,7 +390,11 @@ impl Lab {
     }
 
     fn generator(&self) -> Generator<'_> {
-        Generator { program: &self.program, core: self.cores.map(|(_, load)| load), folder: &self.folder }
+        Generator { program: &self.program, core: self.load_core(), folder: &self.folder }
+    }
+
+    fn load_core(&self) -> Option<usize> {
+        self.cores.map(|(_, load)| load)
     }
 }
 
@@ -403,6 +449,27 @@ mod tests {
     fn no_two_rows_have_one_name() {
         for (place, row) in ROWS.iter().enumerate() {
             assert!(ROWS[..place].iter().all(|other| other.name != row.name), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_row_of_an_adit_is_one_of_them_all_but_for_what_only_one_can_tell() {
+        for row in ROWS {
+            let others = [Kind::AditLog, Kind::AditAdmin].map(|kind| row.is_for(kind));
+            match row.work {
+                Work::Admin => assert_eq!((row.is_for(Kind::Adit), others), (false, [false, true])),
+                Work::Size => assert_eq!((row.is_for(Kind::Adit), others), (true, [false; 2])),
+                _ => assert_eq!((row.is_for(Kind::Adit), others), (true, [true; 2]), "{}", row.name),
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_a_figure_for_each_question_and_one_for_the_loop() {
+        assert_eq!(ADMIN.len(), admin::QUESTIONS.len() + 1);
+        for (figure, question) in ADMIN.iter().zip(admin::QUESTIONS) {
+            let path = question.split('?').next().unwrap();
+            assert!(figure.name.starts_with(&format!("slowest {path}")), "{}: {question}", figure.name);
         }
     }
 
