@@ -1,5 +1,5 @@
-//! `adit ctl` as an operator meets it: what it asks, what it prints where, its exit codes. Against an admin listener that
-//! is the test's.
+//! `adit ctl` as an operator meets it: what it asks, what it prints where, its exit codes. Against an admin listener
+//! that is the test's, and against adit itself.
 
 #![cfg(feature = "ctl")]
 
@@ -67,8 +67,8 @@ const STATUS: &str = r#"{"version":"0.1.0","time":"2026-11-22T09:44:49.812Z","up
 
 fn tunnel(id: &str, path: &str) -> String {
     format!(
-        r#"{{"id":"{id}","client":"192.0.2.1:5000","listener":"0.0.0.0:8020","route":"*","host":"a.example","path":"{path}",
-        "upstream":"u","server":"127.0.0.1:8010","opened":"2026-11-22T09:44:49.812Z","age":12.3,"idle":0.5,
+        r#"{{"id":"{id}","client":"192.0.2.1:5000","listener":"0.0.0.0:8020","route":"*","host":"a.example",
+        "path":"{path}","upstream":"u","server":"127.0.0.1:8010","opened":"2026-11-22T09:44:49.812Z","age":12.3,"idle":0.5,
         "bytes_up":1,"bytes_down":2048,"state":"open","worker":0}}"#
     )
 }
@@ -226,7 +226,8 @@ fn rebalance_reload_and_plan_say_what_they_did() {
         &["plan"],
         "POST /reload",
         r#"{"dry_run":true}"#,
-        r#"{"dry_run":true,"changes":[],"added":0,"removed":0,"changed":1,"text":"workers: 1 -> 2\n  takes\u0007\nplan: 1 changed\n"}"#,
+        r#"{"dry_run":true,"changes":[],"added":0,"removed":0,"changed":1,
+            "text":"workers: 1 -> 2\n  takes\u0007\nplan: 1 changed\n"}"#,
         "workers: 1 -> 2\n  takes\\u{7}\nplan: 1 changed\n",
     );
 }

@@ -1,5 +1,5 @@
-//! `adit top` on a real terminal: it shows, it does as it is told, and it leaves the terminal as it found it, however it
-//! ends. Against an admin listener that is the test's.
+//! `adit top` on a real terminal: it shows, it does as it is told, and it leaves the terminal as it found it, however
+//! it ends. Against an admin listener that is the test's.
 
 #![cfg(feature = "ctl")]
 

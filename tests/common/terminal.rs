@@ -1,5 +1,5 @@
-//! A command on a terminal: a pseudo-terminal that `script` (util-linux; Debian's bsdutils) makes, and a shell on it that
-//! notes the terminal's settings before and after.
+//! A command on a terminal: a pseudo-terminal that `script` (util-linux; Debian's bsdutils) makes, and a shell on it
+//! that notes the terminal's settings before and after.
 
 use std::fs;
 use std::io::{Read, Write};
