@@ -60,6 +60,14 @@ impl Operator {
         self.ask(&format!("GET {target} HTTP/1.1\r\nHost: adit\r\n\r\n"))
     }
 
+    pub fn post(&mut self, path: &str, body: &Value) -> io::Result<Answer> {
+        let (body, kind) = (body.to_string(), "Content-Type: application/json");
+        let length = body.len();
+        self.ask(&format!(
+            "POST {path} HTTP/1.1\r\nHost: adit\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+    }
+
     fn ask(&mut self, request: &str) -> io::Result<Answer> {
         let deadline = Instant::now() + self.within;
         self.stream.write_all(request.as_bytes())?;
@@ -88,8 +96,10 @@ impl Operator {
         self.received.truncate(before + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(0) => {
+                // Before there was anything of it, or in the middle.
+                let (aborted, cut) = (io::ErrorKind::ConnectionAborted, io::ErrorKind::UnexpectedEof);
                 let what = format!("closed {before} bytes into the answer");
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
+                Err(io::Error::new(if before == 0 { aborted } else { cut }, what))
             }
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -129,8 +139,8 @@ pub mod tests {
 
     const WAIT: Duration = Duration::from_secs(20);
 
-    /// Somebody who plays adit, on one connection: says of each request, head and body, what is sent back; nothing is
-    /// the end.
+    /// Somebody who plays adit, on one connection after the other: says of each request, head and body, what is sent
+    /// back; nothing is the end of the connection.
     pub struct Scripted {
         pub socket: PathBuf,
         _folder: tempfile::TempDir,
@@ -142,24 +152,8 @@ pub mod tests {
             let socket = folder.path().join("admin.sock");
             let listener = UnixListener::bind(&socket).unwrap();
             thread::spawn(move || {
-                let (mut stream, _) = listener.accept().unwrap();
-                let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-                while let Ok(count @ 1..) = stream.read(&mut buffer) {
-                    bytes.extend_from_slice(&buffer[..count]);
-                    let text = String::from_utf8(bytes.clone()).unwrap();
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let length = head
-                        .split_once("Content-Length: ")
-                        .map_or(0, |(_, length)| length.lines().next().unwrap().parse::<usize>().unwrap());
-                    if body.len() < length {
-                        continue;
-                    }
-                    bytes.clear();
-                    let Some(answer) = answer(&text) else { return };
-                    // In pieces, as it may come.
-                    for piece in answer.as_bytes().chunks(7) {
-                        stream.write_all(piece).unwrap();
-                    }
+                for stream in listener.incoming().map_while(Result::ok) {
+                    serve(stream, &mut answer);
                 }
             });
             Scripted { socket, _folder: folder }
@@ -167,6 +161,26 @@ pub mod tests {
 
         pub fn operator(&self) -> Operator {
             Operator::connect(&self.socket, WAIT).unwrap()
+        }
+    }
+
+    fn serve(mut stream: UnixStream, answer: &mut impl FnMut(&str) -> Option<String>) {
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            bytes.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.split_once("Content-Length: ");
+            let length = length.and_then(|(_, length)| length.lines().next()?.parse::<usize>().ok());
+            if body.len() < length.unwrap_or_default() {
+                continue;
+            }
+            bytes.clear();
+            let Some(answer) = answer(&text) else { return };
+            // In pieces, as it may come.
+            if answer.as_bytes().chunks(7).any(|piece| stream.write_all(piece).is_err()) {
+                return;
+            }
         }
     }
 
@@ -178,17 +192,17 @@ pub mod tests {
     fn requests_are_asked_one_after_the_other_and_answers_are_as_long_as_they_say() {
         let scripted = Scripted::new(|request| match request {
             "GET /a?b=c HTTP/1.1\r\nHost: adit\r\n\r\n" => yes("{\"a\": 1}\n"),
-            "GET /no HTTP/1.1\r\nHost: adit\r\n\r\n" => {
+            post if post.starts_with("POST /close ") && post.ends_with("\r\n\r\n{\"all\":true}") => {
                 Some("HTTP/1.1 409 Conflict\r\nA: b\r\ncontent-length: 3\r\n\r\nno\n".into())
             }
             _ => None,
         });
         let mut operator = scripted.operator();
         assert_eq!(operator.get("/a?b=c").unwrap().json(), Ok(serde_json::json!({ "a": 1 })));
-        let refused = operator.get("/no").unwrap();
+        let refused = operator.post("/close", &serde_json::json!({ "all": true })).unwrap();
         assert_eq!((refused.status, refused.json()), (409, Err("409: no".into())));
         let error = operator.get("/else").unwrap_err();
-        assert!(error.to_string().contains("closed 0 bytes into the answer"), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "{error}");
     }
 
     #[test]

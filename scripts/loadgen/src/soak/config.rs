@@ -17,7 +17,7 @@ pub const IMMORTALS: usize = 3;
 
 /// How long tunnels that have to go may take, and how many a second go. At stop as well.
 pub const DRAIN_SECONDS: u64 = 3;
-const DRAIN_RATE: u32 = 200;
+pub const DRAIN_RATE: u32 = 200;
 
 /// Where a client may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,8 @@ impl Place {
         }
     }
 
-    fn pool(self) -> Pool {
+    /// The upstream that it leads to.
+    pub fn pool(self) -> Pool {
         match self {
             Place::Steady | Place::Raw | Place::Kept => Pool::Steady,
             Place::Broad | Place::Side => Pool::Broad,
@@ -85,18 +86,19 @@ impl Place {
     }
 }
 
+/// An upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pool {
+pub enum Pool {
     Steady,
     Broad,
     Mortal,
     Passing,
 }
 
-const POOLS: [Pool; 4] = [Pool::Steady, Pool::Broad, Pool::Mortal, Pool::Passing];
+pub const POOLS: [Pool; 4] = [Pool::Steady, Pool::Broad, Pool::Mortal, Pool::Passing];
 
 impl Pool {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Pool::Steady => "steady",
             Pool::Broad => "broad",
@@ -252,6 +254,12 @@ impl Config {
         upstream.is_some_and(|all| all.servers.iter().any(|found| found.index == server && !found.drain))
     }
 
+    /// Whether a server drains, where it is one of an upstream's.
+    pub fn drains(&self, pool: Pool, server: usize) -> Option<bool> {
+        let found = self.upstream(pool)?.servers.iter().find(|found| found.index == server)?;
+        Some(found.drain)
+    }
+
     /// Whether its listener is to be there.
     pub fn listens(&self, place: Place) -> bool {
         match place {
@@ -306,9 +314,10 @@ impl Config {
 
     pub fn text(&self, about: &About<'_>) -> String {
         let mut text = format!(
-            "workers = {}\n[log]\naccess = \"{}\"\n[timeouts]\ndrain = \"{DRAIN_SECONDS}s\"\n[drain]\n\
-             rate = {DRAIN_RATE}\n[limits]\nmax_connections = {}\n",
+            "workers = {}\n[admin]\nlisten = \"unix:{}\"\n[log]\naccess = \"{}\"\n[timeouts]\n\
+             drain = \"{DRAIN_SECONDS}s\"\n[drain]\nrate = {DRAIN_RATE}\n[limits]\nmax_connections = {}\n",
             about.workers,
+            about.admin.display(),
             about.access_log.display(),
             about.connections_max,
         );
@@ -346,6 +355,8 @@ impl Config {
 /// What else is in the file.
 pub struct About<'a> {
     pub workers: u16,
+    /// The socket of the admin listener.
+    pub admin: &'a Path,
     pub access_log: &'a Path,
     pub connections_max: usize,
     pub servers: &'a [SocketAddr],

@@ -1,8 +1,8 @@
 //! All clients of a run, on one poll: those that stay, those that come and go, those that vanish, the prober, and those
-//! that say nothing and take descriptors. It judges what happens to each by what the configuration permits.
+//! that say nothing and take descriptors. It judges what happens to each by what configuration and operators permit.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use socket2::SockRef;
 
 use super::config::{Admission, Config, KEPT_PLACES, PLACES, Place, SERVERS};
 use super::payload::{Pattern, dice};
+use super::steering::{Order, Reach, Steering};
 use super::tunnel::{Happened, Trouble, Tunnel};
 use super::verdict::{Promise, Verdict};
 use crate::handshake::Request;
@@ -23,7 +24,7 @@ use crate::net::{EVENTS, Wire};
 /// When a client has waited for so long for one thing, it waits for nothing. A busy machine takes a second.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// A configuration that was confirmed so long ago is in force for everybody who comes.
-const GRACE: Duration = Duration::from_millis(300);
+pub const GRACE: Duration = Duration::from_millis(300);
 /// Between two clients of the prober, and how many it may have at once.
 const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 pub const PROBES_MAX: usize = 32;
@@ -41,8 +42,12 @@ const LIFE_MS_MAX: u64 = 8000;
 pub struct World {
     pub running: Config,
     pub confirmed_at: Instant,
+    /// How often adit was told to take another, and how often it has answered: odd while it has not.
+    pub changes: u64,
     /// What adit has been told to take, until it says that it has.
     pub pending: Option<Config>,
+    /// What operators have said.
+    pub steering: Steering,
     /// Descriptors run out, or have just been given back.
     pub is_exhausted: bool,
     /// From when a server is told to die until it says that it is back.
@@ -57,9 +62,10 @@ impl World {
         !self.is_exhausted && admits(&self.running) && self.pending.as_ref().is_none_or(admits)
     }
 
-    /// Whether what adit is about to take may end a tunnel.
+    /// Whether what adit is about to take, or to do for an operator, may end a tunnel.
     fn may_end(&self, place: Place, server: Option<usize>) -> bool {
         self.pending.as_ref().is_some_and(|next| next.may_end(&self.running, place, server))
+            || self.steering.may_close(place, server)
     }
 }
 
@@ -109,10 +115,13 @@ struct Client {
     role: Role,
     place: Place,
     server: Option<usize>,
+    opened_at: Option<Instant>,
     /// It has to be let in, since all that held while it has been asking says so.
     must_open: bool,
     /// It asked when the configuration in force had been so for a while, and is so still.
     is_settled: bool,
+    /// Servers that operators had let drain by then, and still do: it must not get to those.
+    shut: [bool; SERVERS],
     /// Something has happened by which it may be closed.
     is_excused: bool,
     /// When it has something to do, or has lost its patience.
@@ -294,8 +303,10 @@ impl Crowd {
             role,
             place,
             server: None,
+            opened_at: None,
             must_open: world.must_admit(place),
             is_settled: world.pending.is_none() && now > world.confirmed_at + GRACE,
+            shut: world.steering.shut(place, now),
             is_excused: world.may_end(place, None),
             due,
             rng,
@@ -333,10 +344,14 @@ impl Crowd {
             self.remove(key);
             return;
         };
-        client.server = Some(server);
+        (client.server, client.opened_at) = (Some(server), Some(now));
         client.is_excused |= world.is_down[server]
             || world.running.may_close(place, Some(server))
+            || world.steering.lets_drain(place, server)
             || world.may_end(place, Some(server));
+        verdict.expect(Promise::Operators, !client.shut[server], || {
+            format!("{}: opened to server {server}, which an operator lets drain", place.host())
+        });
         if client.is_settled {
             let is_served = world.running.serves(place, server);
             let admits = world.running.admits(place) != Admission::Never;
@@ -454,6 +469,48 @@ impl Crowd {
             client.is_settled = false;
             client.must_open &= next.admits(client.place) == Admission::Must;
         }
+    }
+
+    /// An operator is about to give an order. Says whose tunnels are among those that it is about.
+    pub fn hear_of_order(&mut self, order: &Order) -> Vec<u64> {
+        let mut meant = Vec::new();
+        for (_, client) in &mut self.clients {
+            if order.reach().is_some_and(|reach| reach.takes(client.place, client.server)) {
+                client.is_excused = true;
+                meant.extend(client.server.map(|_| client.tunnel.id));
+            }
+            if let Some((pool, server)) = order.lets_in() {
+                client.shut[server] &= !Reach::Server(pool, server).takes(client.place, None);
+            }
+        }
+        meant
+    }
+
+    /// An operator is about to close the tunnel of the client with this address, to that one. Says which it is, if it
+    /// is there and need not stay.
+    pub fn hear_of_closing(&mut self, from: SocketAddr, to: SocketAddr) -> Option<u64> {
+        let is_it = |client: &Client| {
+            let socket = &client.tunnel.wire.socket;
+            socket.local_addr().is_ok_and(|at| at == from) && socket.peer_addr().is_ok_and(|at| at == to)
+        };
+        let (_, client) = self.clients.iter_mut().find(|(_, client)| is_it(client))?;
+        if client.role == Role::Kept {
+            return None;
+        }
+        client.is_excused = true;
+        Some(client.tunnel.id)
+    }
+
+    /// Which of these are still there.
+    pub fn with_ids(&self, ids: &HashSet<u64>) -> Vec<u64> {
+        let all = self.clients.iter().map(|(_, client)| client.tunnel.id);
+        all.filter(|id| ids.contains(id)).collect()
+    }
+
+    /// For how long each of the tunnels that stay has been open.
+    pub fn kept(&self) -> Vec<Duration> {
+        let kept = self.clients.iter().filter(|(_, client)| client.role == Role::Kept);
+        kept.filter_map(|(_, client)| Some(client.opened_at?.elapsed())).collect()
     }
 
     /// A server is about to die.

@@ -2,19 +2,23 @@
 //! time. `scripts/soak` builds what this needs, and starts it.
 //!
 //! One thread has all clients and conducts: once a second it looks at adit, has it take another configuration, or
-//! refuse a wrong one, and kills and revives servers, which have a thread of their own. What is to happen follows from
-//! one seed; when it happens does not, so what is judged is what the configuration permitted while it happened. At the
-//! end everybody leaves, and nothing may be left over.
+//! refuse a wrong one, and kills and revives servers, which have a thread of their own. Operators have threads too, and
+//! look and steer. What is to happen follows from one seed; when it happens does not, so what is judged is what the
+//! configuration and operators permitted while it happened. At the end everybody leaves, and nothing may be left over.
 
 mod chart;
 mod child;
 mod config;
 mod crowd;
+mod helm;
 mod ledger;
+mod looks;
+mod operators;
 mod options;
 mod payload;
 mod report;
 mod servers;
+mod steering;
 mod tunnel;
 mod verdict;
 
@@ -33,11 +37,14 @@ use crate::sys;
 use child::{Adit, Descriptors};
 use config::{About, Config, DRAIN_SECONDS, IMMORTALS, PLACES, Place, SERVERS};
 use crowd::{Crowd, PATIENCE, PROBES_MAX, Role, World};
+use helm::Helm;
 use ledger::Log;
+use operators::{Brief, Hardship};
 use options::Options;
 use payload::dice;
 use report::Report;
 use servers::{Death, Servers, Told};
+use steering::Steering;
 use verdict::{Promise, Verdict};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -87,7 +94,7 @@ pub fn run(args: lexopt::Parser) -> Result<(), Box<dyn Error>> {
         // Whatever was found on the way is worth as much.
         soak.verdict.breach(Promise::Exit, error);
     }
-    print!("{}", soak.report.text(&soak.crowd.counts, &soak.log.ledger));
+    print!("{}", soak.report.text(&soak.crowd.counts, &soak.helm.counts, &soak.log.ledger));
     print!("{}", soak.verdict.text(seed));
     if soak.verdict.is_good() {
         Ok(())
@@ -135,7 +142,9 @@ struct Soak {
     options: Options,
     config_file: PathBuf,
     access_log: PathBuf,
+    admin: PathBuf,
     crowd: Crowd,
+    helm: Helm,
     servers: Servers,
     world: World,
     log: Log,
@@ -166,10 +175,12 @@ impl Soak {
         }
         let folder = tempfile::tempdir().map_err(text)?;
         let (config_file, access_log) = (folder.path().join("config.toml"), folder.path().join("access.log"));
+        let admin = folder.path().join("admin.sock");
         let servers = Servers::start(SERVERS).map_err(text)?;
         let running = Config::first();
         let about = About {
             workers: options.workers,
+            admin: &admin,
             access_log: &access_log,
             connections_max: descriptors,
             servers: &servers.addresses,
@@ -179,15 +190,26 @@ impl Soak {
         let listeners = await_listeners(&mut adit)?;
         let log = Log::follow(&access_log).map_err(|error| format!("{}: {error}", access_log.display()))?;
         let now = Instant::now();
+        let brief = Brief {
+            socket: admin.clone(),
+            servers: servers.addresses.clone(),
+            seed: options.seed,
+            workers: usize::from(options.workers),
+            hardship: Hardship::default(),
+        };
         Ok(Soak {
             config_file,
             access_log,
+            admin,
             crowd: Crowd::new(options.seed).map_err(text)?,
+            helm: Helm::new(brief),
             servers,
             world: World {
                 running,
                 confirmed_at: now,
+                changes: 0,
                 pending: None,
+                steering: Steering::new(),
                 is_exhausted: false,
                 is_down: [false; SERVERS],
                 listeners,
@@ -219,6 +241,7 @@ impl Soak {
         while let Some(line) = self.adit.line() {
             self.hear(&line)?;
         }
+        self.helm.hear(&mut self.crowd, &mut self.world, &mut self.verdict);
         for told in self.servers.told.try_iter() {
             match told {
                 Told::Revived(server) => self.world.is_down[server] = false,
@@ -263,6 +286,7 @@ impl Soak {
             return Ok(());
         };
         let pending = self.world.pending.take();
+        self.world.changes += 1;
         match judge_answer(is_taken, telling.is_wrong, self.world.is_exhausted) {
             Ok(Answer::Taken) => {
                 self.report.reloads += 1;
@@ -325,6 +349,7 @@ impl Soak {
         let kept = self.report.kept;
         self.crowd.dial_kept(kept, &self.world, &mut self.verdict);
         self.crowd.keep_passing(self.report.tunnels - kept);
+        self.helm.begin()?;
         let mut due = begin;
         while begin.elapsed() < length {
             self.turn()?;
@@ -337,6 +362,10 @@ impl Soak {
                 due = (due + SECOND).max(now + SECOND / 2);
             }
             self.expect_answer();
+            // As with everything else, the first second is for everybody to come.
+            if self.second > 1 {
+                self.helm.steer(&mut self.crowd, &mut self.world);
+            }
         }
         Ok(())
     }
@@ -401,6 +430,7 @@ impl Soak {
     fn text(&self, config: &Config) -> String {
         config.text(&About {
             workers: self.options.workers,
+            admin: &self.admin,
             access_log: &self.access_log,
             connections_max: self.report.descriptors,
             servers: &self.servers.addresses,
@@ -421,6 +451,7 @@ impl Soak {
             .and_then(|()| fs::rename(&next, &self.config_file))
             .map_err(|error| format!("the configuration: {error}"))?;
         self.telling = Some(Telling { since: Instant::now(), is_wrong });
+        self.world.changes += 1;
         self.adit.signal(Signal::HUP);
         Ok(())
     }
@@ -430,6 +461,7 @@ impl Soak {
         if self.telling.as_ref().is_some_and(|telling| telling.since.elapsed() > ANSWER_TIMEOUT) {
             self.telling = None;
             self.world.pending = None;
+            self.world.changes += 1;
             let what = format!("{} s after SIGHUP adit has said nothing of it", ANSWER_TIMEOUT.as_secs());
             self.verdict.breach(Promise::Reloads, what);
         }
@@ -445,6 +477,7 @@ impl Soak {
                     return Ok(());
                 }
                 self.world.is_exhausted = true;
+                self.helm.set_hardship(true);
                 self.crowd.hear_of_exhaustion();
                 self.exhaustion = Exhaustion::Running { since: now, is_told: false };
             }
@@ -469,6 +502,7 @@ impl Soak {
             }
             Exhaustion::Echoing { until } if now >= until => {
                 self.world.is_exhausted = false;
+                self.helm.set_hardship(false);
                 let next = until + EXHAUSTION_EVERY - EXHAUSTION_ECHOES - EXHAUSTION_LASTS;
                 self.exhaustion = Exhaustion::Not { until: next };
             }
@@ -492,6 +526,7 @@ impl Soak {
             soak.expect_answer();
             Ok(soak.telling.is_none())
         })?;
+        self.dismiss_operators()?;
         let spare = before.pipes + usize::from(self.options.workers) * SPARE_PIPE_DESCRIPTORS;
         let is_as_before = |after: Descriptors| after.others == before.others && after.pipes <= spare;
         self.turn_until(ANSWER_TIMEOUT, |soak| Ok(is_as_before(soak.adit.descriptors()?)))?;
@@ -507,6 +542,7 @@ impl Soak {
         self.verdict.expect(Promise::Rest, used <= REST_TICKS_MAX * REST_SECONDS, || {
             format!("{} ms of processor time in {} ms", used * 10, begin.elapsed().as_millis())
         });
+        self.compare_books()?;
         let memory = verdict::judge_memory(&self.report.resident);
         self.verdict.expect(Promise::Memory, !memory.has_grown, || {
             format!("from {} KiB early on to {} KiB late", memory.early >> 10, memory.late >> 10)
@@ -514,13 +550,37 @@ impl Soak {
         Ok(())
     }
 
-    /// Some come once more, and adit is asked to end.
+    /// Operators go, after one has taken back what others let drain.
+    fn dismiss_operators(&mut self) -> Result<(), String> {
+        self.turn_until(ANSWER_TIMEOUT + SECOND, |soak| Ok(soak.helm.is_at_rest()))?;
+        self.helm.end(&mut self.crowd, &mut self.world, &mut self.verdict)?;
+        if let Err(what) = self.helm.take_back(&mut self.world) {
+            self.verdict.breach(Promise::Operators, what);
+        }
+        Ok(())
+    }
+
+    /// What adit says of all that was has to be what its access log says.
+    fn compare_books(&mut self) -> Result<(), String> {
+        let status = self.helm.status()?;
+        self.turn_page()?;
+        self.turn_until(ANSWER_TIMEOUT, |soak| {
+            soak.log.read().map_err(|error| format!("the access log: {error}"))?;
+            Ok(looks::at_rest(&status, &soak.log.ledger).is_ok())
+        })?;
+        self.helm.judge(&status, &self.log.ledger, &mut self.verdict);
+        Ok(())
+    }
+
+    /// Some come once more, operators among them, and adit is asked to end.
     fn end(&mut self) -> Result<(), String> {
         for place in PLACES.into_iter().cycle().take(LAST) {
             self.crowd.dial(place, Role::Last, &self.world, &mut self.verdict);
         }
+        self.helm.begin()?;
         self.turn_until(PATIENCE, |soak| Ok(soak.crowd.all_speak()))?;
         self.crowd.hear_of_stop();
+        self.helm.set_hardship(true);
         self.adit.signal(Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(DRAIN_SECONDS) + END_MARGIN;
         let status = loop {
@@ -535,6 +595,7 @@ impl Soak {
         self.verdict.expect(Promise::Exit, status.is_some_and(|status| status.success()), || {
             self.adit.trouble(&format!("asked to end: {told}"))
         });
+        self.helm.end(&mut self.crowd, &mut self.world, &mut self.verdict)?;
         self.judge_log()
     }
 

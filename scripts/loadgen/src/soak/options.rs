@@ -18,7 +18,9 @@ Usage: loadgen soak --adit FILE [options]
 
 Tunnels echo bytes that are all compared; some stay for the whole run. Meanwhile the configuration is exchanged every
 second, at times for a wrong one, servers die and come back, clients vanish, and for a while there are no descriptors
-left. Then: whether all that was to stay stayed, nothing is left over, and adit ends as asked.
+left. Operators look all the time, let servers drain, and close tunnels; others hold connections, flood, stall and send
+what is no request. Then: whether all that was to stay stayed, whoever was to be answered was, nothing is left over, and
+adit ends as asked.
 
 Exit codes: 0 all was as it must be, 1 something was not.
 ";

@@ -2,6 +2,7 @@
 
 use super::chart::sparkline;
 use super::crowd::Counts;
+use super::helm;
 use super::ledger::Ledger;
 use super::verdict::judge_memory;
 
@@ -42,7 +43,7 @@ impl Report {
         self.descriptors_max = self.descriptors_max.max(count);
     }
 
-    pub fn text(&self, counts: &Counts, ledger: &Ledger) -> String {
+    pub fn text(&self, counts: &Counts, helm: &helm::Counts, ledger: &Ledger) -> String {
         let memory = judge_memory(&self.resident);
         let lost = if ledger.lost > 0 { format!("; {} lines were lost", ledger.lost) } else { String::new() };
         let mut text = String::new();
@@ -69,6 +70,23 @@ impl Report {
                 format!(
                     "ran out {} times; {} at most, of {}",
                     self.exhaustions, self.descriptors_max, self.descriptors
+                ),
+            ),
+            (
+                "operators",
+                format!(
+                    "{} answered, the slowest in {} ms, {} unlucky; {} strangers",
+                    helm.answers,
+                    helm.slowest.as_millis(),
+                    helm.unlucky,
+                    helm.strangers
+                ),
+            ),
+            (
+                "",
+                format!(
+                    "let drain or not {} times, closed {} tunnels by {} ids and {} filters, asked {} times",
+                    helm.drained, helm.closed, helm.closed_one, helm.closed_some, helm.asked
                 ),
             ),
             ("resident", format!("{} KiB early, {} KiB late", memory.early >> 10, memory.late >> 10)),
@@ -109,7 +127,8 @@ mod tests {
         report.see_descriptors(600);
         let mut ledger = Ledger::default();
         ledger.note("id=a event=close status=404 outcome=\"no route\"");
-        let text = report.text(&Counts { echoes: 30, ..Counts::default() }, &ledger);
+        let text =
+            report.text(&Counts { echoes: 30, ..Counts::default() }, &helm::Counts::default(), &ledger);
         for words in [
             " tunnels 0 opened, and 0 of the prober; 300 at once, 37 of them to stay\n",
             " descriptors ran out 0 times; 700 at most, of 1430\n",

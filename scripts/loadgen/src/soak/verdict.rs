@@ -11,10 +11,11 @@ pub enum Promise {
     Sessions,
     Memory,
     Rest,
+    Operators,
     Exit,
 }
 
-const PROMISES: [(Promise, &str); 9] = [
+const PROMISES: [(Promise, &str); 10] = [
     (Promise::Bytes, "no byte is lost, changed or made up"),
     (Promise::Tunnels, "no tunnel ends that nothing was to end"),
     (Promise::Openings, "nobody is turned away from what is there and well"),
@@ -23,6 +24,7 @@ const PROMISES: [(Promise, &str); 9] = [
     (Promise::Sessions, "every session of the access log is closed, and none by a panic"),
     (Promise::Memory, "memory does not grow"),
     (Promise::Rest, "nobody there, nothing done"),
+    (Promise::Operators, "operators are answered, and what they say is done"),
     (Promise::Exit, "asked to end, it does, in time and with 0"),
 ];
 
@@ -119,7 +121,7 @@ mod tests {
         let mut verdict = Verdict::default();
         let text = verdict.text(7);
         assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), PROMISES.len());
-        assert!(text.ends_with("\ntest result: ok. 9 passed; 0 failed; seed 7\n"), "{text}");
+        assert!(text.ends_with("\ntest result: ok. 10 passed; 0 failed; seed 7\n"), "{text}");
 
         for number in 0..8 {
             verdict.breach(Promise::Bytes, format!("byte {number}"));
@@ -129,7 +131,7 @@ mod tests {
         let text = verdict.text(7);
         assert!(!verdict.is_good() && text.contains("\nFAILED asked to end"), "{text}");
         assert!(text.contains("       byte 4\n       and 3 more\n") && !text.contains("byte 5"), "{text}");
-        assert!(text.ends_with("\ntest result: FAILED. 7 passed; 2 failed; seed 7\n"), "{text}");
+        assert!(text.ends_with("\ntest result: FAILED. 8 passed; 2 failed; seed 7\n"), "{text}");
     }
 
     #[test]
