@@ -81,9 +81,11 @@ impl Identity {
         }
         for path in &sockets {
             let given = self.hand_over(path);
-            given.map_err(|error| format!("{} cannot be given to it: {error}", path.display()))?;
+            given.map_err(|error| {
+                format!("user, group: {} cannot be given to them: {error}", path.display())
+            })?;
         }
-        self.drop_root().map_err(|error| error.to_string())?;
+        self.drop_root().map_err(|error| format!("user, group: cannot be changed to: {error}"))?;
         for path in sockets {
             // An empty parent is where the process is.
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
