@@ -224,7 +224,7 @@ pub(super) fn open(
     };
     let listener = listener.map_err(failed)?;
     // What the check of a configuration cannot know of a socket that is handed over.
-    if false && !listener.address.is_local() && !admin.allow_remote {
+    if !listener.address.is_local() && !admin.allow_remote {
         let address = &listener.address;
         let why = format!("{address} is reached from other machines (allow_remote = true with a token_file)");
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
