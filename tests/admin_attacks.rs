@@ -155,6 +155,32 @@ fn dribbled_requests_are_requests() {
     });
 }
 
+/// Found by the soak: a connection that was accepted and not read yet passed for one that asks nothing, and was the
+/// first to make room for the next.
+#[test]
+fn who_has_asked_already_does_not_make_room_for_who_dribbles() {
+    let backend = Backend::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    let process = Process::start(&config(&backend, &format!("unix:{}", path.display()), ""));
+    let address = Address::Unix(path);
+    let dribble = || {
+        let mut operator = Operator::connect(&address);
+        operator.send("G");
+        operator
+    };
+    let _held: Vec<Operator> = (0..32).map(|_| dribble()).collect();
+    // Behind these it is answered, so all of them have been let in by then, and one has made room.
+    Operator::connect(&address).get("/status").ok();
+    let _last = dribble();
+    process.signal("STOP");
+    let mut operator = Operator::connect(&address);
+    operator.send(REQUEST);
+    let _further: Vec<Operator> = (0..8).map(|_| dribble()).collect();
+    process.signal("CONT");
+    assert_eq!(operator.answer().ok()["matched"], 0);
+}
+
 #[test]
 fn an_operator_gets_in_where_descriptors_have_run_out() {
     let backend = Backend::new();

@@ -81,6 +81,8 @@ struct Visit {
     /// Tells it from all others that there were.
     number: u64,
     is_ready: bool,
+    /// Whether nothing of it has been read yet.
+    is_new: bool,
 }
 
 /// An answer in the making.
@@ -186,10 +188,13 @@ impl Steering {
         is_called && (self.connections.len() < CONNECTIONS_MAX || self.first_to_go().is_some())
     }
 
-    /// The connection that makes room for another.
+    /// The connection that makes room for another. One that may have asked already, as its turn has yet to come, does
+    /// so behind all others, and behind these one that nobody has listened to at all.
     fn first_to_go(&self) -> Option<usize> {
-        let place = |(key, visit): (usize, &Visit)| Some((visit.connection.place_to_go()?, key));
-        self.connections.iter().filter_map(place).min().map(|(_, key)| key)
+        let place = |(key, visit): (usize, &Visit)| {
+            Some((visit.is_new, visit.is_ready, visit.connection.place_to_go()?, key))
+        };
+        self.connections.iter().filter_map(place).min().map(|(.., key)| key)
     }
 }
 
@@ -377,7 +382,12 @@ impl EventLoop {
                     }
                     let number = steering.number();
                     let connection = Connection::new(Transport::connected(stream), self.clock.now);
-                    let key = steering.connections.insert(Visit { connection, number, is_ready: false });
+                    let key = steering.connections.insert(Visit {
+                        connection,
+                        number,
+                        is_ready: false,
+                        is_new: true,
+                    });
                     steering.wake(key);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.listener.ready = false,
@@ -403,7 +413,7 @@ impl EventLoop {
         for _ in 0..steering.ready.len() {
             let Some(key) = steering.ready.pop_front() else { return };
             let Some(visit) = steering.connections.get_mut(key) else { continue };
-            visit.is_ready = false;
+            (visit.is_ready, visit.is_new) = (false, false);
             match visit.connection.advance(now, self.tools.date) {
                 Wish::Wait => self.watch_operator(steering, key),
                 Wish::More => {
