@@ -487,7 +487,7 @@ impl Crowd {
     }
 
     /// An operator is about to close the tunnel of the client with this address, to that one. Says which it is, if it
-    /// is there and need not stay.
+    /// is there and need not stay. Behind a tcp listener it may be a tunnel before the client has heard of that.
     pub fn hear_of_closing(&mut self, from: SocketAddr, to: SocketAddr) -> Option<u64> {
         let is_it = |client: &Client| {
             let socket = &client.tunnel.wire.socket;
@@ -497,7 +497,7 @@ impl Crowd {
         if client.role == Role::Kept {
             return None;
         }
-        client.is_excused = true;
+        (client.is_excused, client.must_open) = (true, false);
         Some(client.tunnel.id)
     }
 
