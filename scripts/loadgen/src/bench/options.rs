@@ -29,10 +29,10 @@ counted by strace and user instructions by callgrind in runs of two lengths, who
 one core, the load generator and the server behind it share another. Each run starts all three anew. `relay` copies
 bytes and parses nothing, `relay splice` has the kernel move them, `direct` is the client speaking to the server itself;
 `adit` runs its default configuration with the access log off as the others have it, `adit +log` with it on, and
-`adit +admin` with an admin listener: once a second, and at least once a run, somebody asks for its metrics and a page of
-its tunnels while it is timed; nobody does where calls, instructions and memory are counted. The row `admin` has the
-slowest of fifty answers of each kind beside idle tunnels, and the longest turn of the loop meanwhile, to the next bound of
-its histogram.
+`adit +admin` with an admin listener: once a second, and at least once a run, somebody asks for its metrics and a page
+of its tunnels while it is timed; nobody does where calls, instructions and memory are counted. The row `admin` has the
+slowest of fifty answers of each kind beside idle tunnels, and the longest turn of the loop meanwhile, to the next bound
+of its histogram.
 
 Exit codes: 0 all was measured, 1 something was not.
 ";
