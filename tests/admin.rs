@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use adit::{Host, Proxy, ReloadRequest};
+use adit::{Host, Inherited, Proxy, ReloadRequest};
 use common::admin::Operator;
 use common::{
     Backend, Client, Running, WAIT, dead_address, echoes, open_tunnel, plan, start, start_workers, tunnels,
@@ -680,6 +680,36 @@ fn a_token_is_asked_for_and_read_again_at_a_reload() {
     );
     assert!(Proxy::bind(plan(&config)).is_err());
     operator.get("/status").ok();
+}
+
+/// A socket that is handed over shows only when it is opened where it is bound: what a reload says of it is judged again.
+#[test]
+fn an_address_that_other_machines_reach_keeps_its_token_over_reloads() {
+    let backend = Backend::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    fs::write(&path, "secret").unwrap();
+    let config = |more: &str| {
+        let admin = format!("[admin]\nlisten = \"fd:admin\"\n{more}\n");
+        tcp(&[&backend.address()], "", "").replace(ADMIN, &admin)
+    };
+    let with_token = config(&format!("allow_remote = true\ntoken_file = \"{}\"", path.display()));
+    let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = everywhere.local_addr().unwrap().port();
+    let mut inherited = Inherited::new();
+    inherited.add("admin", everywhere.into());
+    let proxy = Proxy::bind_with(plan(&with_token), inherited).unwrap();
+    let handle = proxy.handle();
+    let running = std::thread::spawn(move || proxy.run());
+    let reload = |text: &str| handle.reload(plan(text)).recv_timeout(WAIT).unwrap();
+    let error = reload(&config("")).unwrap_err().to_string();
+    assert!(error.contains("is reached from other machines"), "{error}");
+    let mut operator = Operator::connect(&adit::Address::Tcp(([127, 0, 0, 1], port).into()));
+    operator.get("/status").refused(401, "token");
+    operator.fields = "Authorization: Bearer secret\r\n".into();
+    operator.get("/status").ok();
+    handle.stop();
+    running.join().unwrap().unwrap();
 }
 
 #[test]

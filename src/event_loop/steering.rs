@@ -219,7 +219,16 @@ pub(super) fn open(
     let token = admin.token_file.as_deref().map(read_token).transpose()?;
     let key = ListenerKey { address: admin.address.clone(), nth: 0 };
     let door = steering.and_then(|steering| steering.door.as_ref());
+    // What the check of a configuration cannot know of a socket that is handed over; it may say otherwise than before.
+    let judge = |address: &Address| {
+        if address.is_local() || admin.allow_remote {
+            return Ok(());
+        }
+        let why = format!("{address} is reached from other machines (allow_remote = true with a token_file)");
+        Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)))
+    };
     if let Some(door) = door.filter(|door| door.listener.key == key) {
+        judge(&door.listener.address)?;
         return Ok(Wanted::Same(Guard { token, is_tcp: door.guard.is_tcp }));
     }
     let tcp = crate::plan::Tcp { backlog: BACKLOG, ..plan.tcp.clone() };
@@ -228,12 +237,7 @@ pub(super) fn open(
         Address::Tcp(_) | Address::Inherited(_) => Listener::open(&key, 0, &tcp, Sharing::Alone, inherited),
     };
     let listener = listener.map_err(failed)?;
-    // What the check of a configuration cannot know of a socket that is handed over.
-    if !listener.address.is_local() && !admin.allow_remote {
-        let address = &listener.address;
-        let why = format!("{address} is reached from other machines (allow_remote = true with a token_file)");
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
-    }
+    judge(&listener.address)?;
     let is_tcp = matches!(listener.address, Address::Tcp(_));
     Ok(Wanted::Another(Door { listener, guard: Guard { token, is_tcp } }))
 }
