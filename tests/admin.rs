@@ -107,6 +107,26 @@ fn status_has_the_numbers_of_what_happened() {
 }
 
 #[test]
+fn the_configurations_hash_is_that_of_the_text_that_was_read_last() {
+    let backend = Backend::new();
+    let text = tcp(&[&backend.address()], "", "");
+    let mut proxy = start(&text);
+    let hash = || proxy.operator().get("/status").ok()["configuration"]["hash"].clone();
+    let first = hash();
+    assert_eq!(first.as_str().map(str::len), Some(40));
+    // A comment more is the same configuration, and another text.
+    let commented = format!("# why\n{text}");
+    assert!(!proxy.try_reload(&commented).unwrap().is_changed);
+    let second = hash();
+    assert_ne!(second, first);
+    proxy.operator().post("/drain", &json!({ "upstream": "u", "server": backend.address() })).ok();
+    assert_eq!(hash(), second, "what an operator says is in no text");
+    proxy.reload(&text);
+    let back = proxy.operator().get("/status").ok()["configuration"]["hash"].clone();
+    assert_eq!(back, first);
+}
+
+#[test]
 fn a_server_that_fails_is_seen_to_be_out() {
     let backend = Backend::new();
     let dead = dead_address();

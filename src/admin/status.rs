@@ -11,7 +11,7 @@ use super::search::Seconds;
 use crate::access_log::rfc3339;
 use crate::balance::Record;
 use crate::moment::Moment;
-use crate::plan::{Backend, BackendId, Balance, Listener, Mode, Pool, PoolId};
+use crate::plan::{Backend, BackendId, Balance, Listener, Mode, Pool, PoolId, Source};
 use crate::setup::Setup;
 use crate::stats::{Snapshot, Stats};
 
@@ -27,6 +27,8 @@ pub struct View<'a> {
     pub setup: &'a Setup,
     /// When it became that.
     pub configured_at: Moment,
+    /// The text that it was read from.
+    pub source: Source,
     /// Reloads that were done, and that were refused.
     pub reloads: [u64; 2],
     /// Configurations that sessions have.
@@ -256,7 +258,7 @@ pub fn status<'a>(view: &'a View<'_>) -> impl Serialize + use<'a> {
         phase,
         drain_ends: drain_ends.map(|deadline| Seconds(deadline.since(view.now))),
         configuration: Configuration {
-            hash: plan.source.hex(),
+            hash: view.source.hex(),
             age: Seconds(view.now.since(view.configured_at)),
             reloads: view.reloads[0],
             in_use: view.in_use,

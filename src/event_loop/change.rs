@@ -145,11 +145,13 @@ impl EventLoop {
             Ok(wanted) => wanted,
             Err(error) => return self.refuse(&reply, ReloadError::Start(error), by_file),
         };
+        #[cfg(feature = "admin")]
+        let read = by_file.then_some(plan.source);
         match self.prepare(plan) {
             Err(error) => self.refuse(&reply, error, by_file),
             Ok(opened) => {
                 #[cfg(feature = "admin")]
-                self.note_exchange(drains, wanted, by_file);
+                self.note_exchange(drains, wanted, read);
                 let none = || (0..self.crew.size()).map(|_| Vec::new()).collect();
                 let (setup, fresh, reloaded) = match opened {
                     Some(opened) => self.follow(opened),

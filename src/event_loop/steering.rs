@@ -36,7 +36,7 @@ use crate::identity::ListenerKey;
 use crate::inherited::Inherited;
 use crate::listener::Listener;
 use crate::moment::Moment;
-use crate::plan::{Address, Plan};
+use crate::plan::{Address, Plan, Source};
 use crate::session::story::Client;
 use crate::session::transport::{Edges, Stream, Transport, Watch};
 use crate::sys::usage;
@@ -65,6 +65,8 @@ pub(super) struct Steering {
     /// Done by a file.
     reloads: u64,
     configured_at: Moment,
+    /// The text that was read last: the present configuration may be from one that says the same.
+    source: Source,
     /// Given back when there is no other, so that one operator gets in who can see why.
     spare: Option<OwnedFd>,
 }
@@ -108,7 +110,7 @@ pub(super) struct Surveying {
 }
 
 impl Steering {
-    fn new(now: Moment) -> Steering {
+    fn new(now: Moment, source: Source) -> Steering {
         Steering {
             door: None,
             connections: Slab::new(),
@@ -119,6 +121,7 @@ impl Steering {
             drains: Drains::default(),
             reloads: 0,
             configured_at: now,
+            source,
             spare: None,
         }
     }
@@ -258,7 +261,7 @@ fn read_token(file: &Path) -> Result<Vec<u8>, StartError> {
 impl EventLoop {
     /// What the first worker has for operators, and the door that is wanted.
     pub(super) fn begin_to_steer(&mut self, wanted: Wanted) -> io::Result<()> {
-        self.steering = Some(Box::new(Steering::new(self.clock.now)));
+        self.steering = Some(Box::new(Steering::new(self.clock.now, self.setup().plan.source)));
         self.set_door(wanted)
     }
 
@@ -318,12 +321,13 @@ impl EventLoop {
         (plan, drains)
     }
 
-    /// A configuration has been exchanged, by a file or by an operator.
-    pub(super) fn note_exchange(&mut self, drains: Drains, wanted: Wanted, by_file: bool) {
+    /// A configuration has been exchanged: by an operator, or by a text that was read.
+    pub(super) fn note_exchange(&mut self, drains: Drains, wanted: Wanted, read: Option<Source>) {
         if let Some(steering) = &mut self.steering {
             steering.drains = drains;
-            if by_file {
-                (steering.reloads, steering.configured_at) = (steering.reloads + 1, self.clock.now);
+            if let Some(source) = read {
+                steering.reloads += 1;
+                (steering.configured_at, steering.source) = (self.clock.now, source);
             }
         }
         if let Err(error) = self.set_door(wanted) {
@@ -543,6 +547,7 @@ impl EventLoop {
             },
             setup: self.setup(),
             configured_at: steering.configured_at,
+            source: steering.source,
             reloads: [steering.reloads, self.crew.refused_reloads.load(Relaxed)],
             in_use: self.crew.registry().in_use(),
             drains: &steering.drains,
