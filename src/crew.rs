@@ -66,6 +66,8 @@ pub enum Command {
     /// The answer to an operator, on the connection with this number.
     #[cfg(feature = "admin")]
     Answer(u64, Box<Response>),
+    /// A worker is no more. (For the first one.)
+    Ended,
     /// Say that the loop goes round, by letting go of this.
     Ping(SyncSender<Infallible>),
 }
@@ -255,12 +257,6 @@ impl Crew {
     #[cfg(feature = "admin")]
     pub fn is_empty(&self) -> bool {
         self.open.load(SeqCst) == 0
-    }
-
-    /// A worker has ended: the first may have waited for that.
-    pub fn wake_first(&self) {
-        // A waker that cannot be woken has been woken already.
-        let _ = self.mates[0].waker.wake();
     }
 
     /// Counts a session that is to be accepted, where there are fewer than `max`.

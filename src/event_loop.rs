@@ -776,6 +776,10 @@ impl EventLoop {
                 Command::Surveyed(findings) => self.surveyed(*findings),
                 #[cfg(feature = "admin")]
                 Command::Answer(number, response) => self.answered(number, &response),
+                Command::Ended => {
+                    #[cfg(feature = "admin")]
+                    self.worker_ended();
+                }
                 Command::Ping(answer) => drop(answer),
             }
         }

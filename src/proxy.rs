@@ -258,7 +258,9 @@ fn stopping_others(handle: &Handle, mut event_loop: EventLoop) -> io::Result<()>
         Ok(())
     });
     let ended = catch_unwind(run);
-    handle.crew.wake_first();
+    // With all that it has yet to look for, before the first one hears of it, which may wait for that.
+    drop(event_loop);
+    let _ = handle.crew.tell(0, Command::Ended); // it may have ended itself
     if !matches!(ended, Ok(Ok(()))) {
         handle.stop();
     }

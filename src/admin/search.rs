@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -377,8 +378,6 @@ impl Listing {
 /// What each worker is to do with its tunnels.
 #[derive(Debug)]
 pub struct Survey {
-    /// Tells it from others.
-    pub number: u64,
     /// Which tunnels it is about.
     pub filter: Filter,
     /// What for.
@@ -399,8 +398,8 @@ pub enum Purpose {
 /// What a worker has found.
 #[derive(Debug)]
 pub struct Findings {
-    /// The survey's.
-    pub number: u64,
+    /// What was asked for: while anybody has this, an answer may be on its way.
+    pub survey: Arc<Survey>,
     /// How many are what is asked for.
     pub matched: u64,
     /// How many of them are on this page or further ones.

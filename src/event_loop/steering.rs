@@ -566,7 +566,7 @@ impl EventLoop {
         purpose: Purpose,
         dry_run: bool,
     ) {
-        let survey = Arc::new(Survey { number: steering.number(), filter, purpose });
+        let survey = Arc::new(Survey { filter, purpose });
         let mut left = 0;
         for worker in 0..self.crew.size() {
             if worker == self.worker {
@@ -589,19 +589,36 @@ impl EventLoop {
     }
 
     fn take_findings(&mut self, steering: &mut Steering, findings: Findings) {
-        let Findings { number, matched, beyond, rows } = findings;
-        let known = steering.gatherings.iter().position(|gathering| gathering.survey.number == number);
-        let Some(place) = known else { return }; // whoever asked has gone
+        let Findings { survey, matched, beyond, rows } = findings;
+        let is_it = |gathering: &Gathering| Arc::ptr_eq(&gathering.survey, &survey);
+        let Some(place) = steering.gatherings.iter().position(is_it) else { return }; // whoever asked has gone
         let gathering = &mut steering.gatherings[place];
         gathering.matched += matched;
         gathering.beyond += beyond;
         gathering.rows.extend(rows);
         gathering.left -= 1;
-        if gathering.left > 0 {
-            return;
+        if gathering.left == 0 {
+            let gathering = steering.gatherings.swap_remove(place);
+            self.tell_findings(steering, gathering);
         }
-        let Gathering { survey, connection, matched, beyond, rows, dry_run, .. } =
-            steering.gatherings.swap_remove(place);
+    }
+
+    /// A worker has ended, perhaps with something left to look for: it had no tunnels any more.
+    pub(super) fn worker_ended(&mut self) {
+        let Some(mut steering) = self.steering.take() else { return };
+        let gatherings = std::mem::take(&mut steering.gatherings);
+        let is_lost = |gathering: &Gathering| Arc::strong_count(&gathering.survey) == 1;
+        let (lost, going): (Vec<_>, Vec<_>) = gatherings.into_iter().partition(is_lost);
+        steering.gatherings = going;
+        for gathering in lost {
+            self.tell_findings(&mut steering, gathering);
+        }
+        self.steering = Some(steering);
+        self.steer_at = Some(Moment::START);
+    }
+
+    fn tell_findings(&mut self, steering: &mut Steering, gathering: Gathering) {
+        let Gathering { survey, connection, matched, beyond, rows, dry_run, .. } = gathering;
         let response = match &survey.purpose {
             Purpose::Show(page) => Response::json(Listing::new(matched, beyond, rows, page.limit)),
             Purpose::Count | Purpose::Close => {
@@ -643,7 +660,7 @@ impl EventLoop {
         let (places, beyond) = best.into_places();
         let row = |place: Place| Some((place, self.row(place)?));
         let rows = places.into_iter().filter_map(row).collect();
-        let findings = Findings { number: survey.number, matched, beyond, rows };
+        let findings = Findings { survey, matched, beyond, rows };
         // Also to itself: what has been found is put together in another turn.
         let _ = self.crew.tell(0, Command::Surveyed(Box::new(findings))); // without the first there is nobody to ask
     }
@@ -854,4 +871,41 @@ struct LetDrain {
     changed: bool,
     tunnels: u64,
     dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+
+    const TEXT: &str = "
+        [admin]
+        listen = \"127.0.0.1:0\"
+        [[listener]]
+        listen = \"127.0.0.1:0\"
+        upstream = \"u\"
+        [upstream.u]
+        servers = [\"127.0.0.1:1\"]";
+
+    /// While it drains, the first worker waits for such an answer.
+    #[test]
+    fn what_a_worker_leaves_undone_is_not_waited_for() {
+        let plan = Config::from_toml(TEXT).unwrap().check().unwrap();
+        let (mut loops, crew) = EventLoop::crew(plan, 2, Inherited::new()).unwrap();
+        let (second, mut first) = (loops.pop().unwrap(), loops.pop().unwrap());
+        let mut steering = first.steering.take().unwrap();
+        first.gather(&mut steering, 1, Filter::default(), Purpose::Count, false);
+        first.steering = Some(steering);
+        let is_waiting = |first: &EventLoop| first.steering.as_ref().unwrap().has_more_to_show(&crew);
+        for _ in 0..3 {
+            first.turn(Some(Duration::ZERO)).unwrap();
+            assert!(is_waiting(&first), "the other has not looked yet");
+        }
+        drop(second);
+        crew.tell(0, Command::Ended).ok().unwrap();
+        first.turn(Some(Duration::from_secs(10))).unwrap();
+        assert!(!is_waiting(&first));
+    }
 }
